@@ -1,0 +1,314 @@
+"""What can happen in a run: one tagged union, and the commits that carry it.
+
+A **commit** is one message of the log: one to n events that belong together, written at a decision
+point. Every event has a number `seq` (contiguous within its execution, the cursor of every reader), a
+time and a digest chained to the one before, so that a damaged or missing part is noticed instead of
+guessed over. Nothing else holds the state of a run; `execution.run` folds it.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from msgspec import Raw, Struct
+
+from mcp_agents.kernel.errors import KINDS, AgentsError, Fault
+from mcp_agents.kernel.messages import ToolCall, Usage
+from mcp_agents.kernel.principal import Principal
+
+
+class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+    """Root of the union; the tag is the public event name."""
+
+
+class Caller(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who asked and with which rights, as recorded; the worker acts as this and nobody else."""
+
+    subject: str
+    client: str = ""
+    scopes: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    actors: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(principal: Principal) -> "Caller":
+        """The recordable part of a principal."""
+        return Caller(
+            subject=principal.subject,
+            client=principal.client,
+            scopes=tuple(sorted(principal.scopes)),
+            roles=tuple(sorted(principal.roles)),
+            actors=principal.actors,
+        )
+
+    def principal(self, tenant: str) -> Principal:
+        """The principal of a run that this caller asked for."""
+        return Principal(
+            tenant=tenant,
+            subject=self.subject,
+            client=self.client,
+            scopes=frozenset(self.scopes),
+            roles=frozenset(self.roles),
+            actors=self.actors,
+        )
+
+
+class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An error as data, public by construction."""
+
+    kind: str
+    code: str
+    public: str
+    next_step: str = ""
+    retryable: bool = False
+
+    @staticmethod
+    def of(error: AgentsError) -> "Problem":
+        """The public part of an error."""
+        return Problem(
+            kind=error.kind,
+            code=error.code,
+            public=error.public,
+            next_step=error.next_step,
+            retryable=error.retryable,
+        )
+
+    def error(self) -> AgentsError:
+        """The error again, for a caller that wants it raised."""
+        return KINDS.get(self.kind, Fault)(self.code, self.public, self.next_step)
+
+
+class Requested(Event, frozen=True, kw_only=True, tag="requested"):
+    """The run was accepted. `agent` is the agent as it stood (an `agents.spec.Agent` document)."""
+
+    agent_id: str
+    agent: Raw
+    prompt: str
+    caller: Caller
+    traceparent: str
+    context: Any = None
+    stream: bool = True
+    tools_enabled: bool = True
+    metadata: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
+    submitted: bool = False
+
+
+class Started(Event, frozen=True, kw_only=True, tag="started"):
+    """A worker took the run; `attempt` above 1 means that another one had it before."""
+
+    worker: str
+    attempt: int
+
+
+class ModelAnswered(Event, frozen=True, kw_only=True, tag="model_answered"):
+    """One paid answer. Once this is in the log it is never bought again."""
+
+    turn: int
+    model: str
+    text: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    usage: Usage = Usage()
+    cost_micro_usd: int = 0
+    model_ms: int = 0
+
+
+class ToolClaimed(Event, frozen=True, kw_only=True, tag="tool_claimed"):
+    """A call is about to be sent. On disk before it is sent."""
+
+    effect_id: str
+    call_id: str
+    tool: str
+    digest: str
+    repeatable: bool = False
+
+
+class ToolDone(Event, frozen=True, kw_only=True, tag="tool_done"):
+    """The tool answered; `text` is what the model is told."""
+
+    effect_id: str
+    text: str
+    structured: Any = None
+    tool_ms: int = 0
+
+
+class ToolFailed(Event, frozen=True, kw_only=True, tag="tool_failed"):
+    """The call did not succeed, and that much is certain; the model is told and may mend it.
+
+    `effect_id` is empty for a call that was never sent (malformed arguments, an unknown tool).
+    """
+
+    call_id: str
+    code: str
+    message: str
+    effect_id: str = ""
+    tool_ms: int = 0
+
+
+class ToolUnknown(Event, frozen=True, kw_only=True, tag="tool_unknown"):
+    """The call may have happened: its end was lost. Never repeated silently."""
+
+    effect_id: str
+    reason: str = ""
+
+
+class Retry(Event, frozen=True, kw_only=True, tag="retry"):
+    """Something is done a second time, said aloud: a model call or a repeatable tool call."""
+
+    what: str
+    reason: str
+
+
+class Completed(Event, frozen=True, kw_only=True, tag="completed"):
+    """The final answer."""
+
+    text: str
+    structured: Any = None
+
+
+class Failed(Event, frozen=True, kw_only=True, tag="failed"):
+    """The run ended without an answer."""
+
+    problem: Problem
+
+
+class TimedOut(Event, frozen=True, kw_only=True, tag="timeout"):
+    """The run used up its time."""
+
+    problem: Problem
+
+
+class Cancelled(Event, frozen=True, kw_only=True, tag="cancelled"):
+    """Somebody with the right ended the run."""
+
+    by: str
+    reason: str = ""
+
+
+AnyEvent = (
+    Requested
+    | Started
+    | ModelAnswered
+    | ToolClaimed
+    | ToolDone
+    | ToolFailed
+    | ToolUnknown
+    | Retry
+    | Completed
+    | Failed
+    | TimedOut
+    | Cancelled
+)
+Final_ = Completed | Failed | TimedOut | Cancelled
+"""The events that end a run; each log holds exactly one, as its last."""
+
+
+class Entry(NamedTuple):
+    """One event with its place in the log."""
+
+    seq: int
+    at: datetime
+    event: AnyEvent
+
+
+class _Line(Struct, frozen=True):
+    seq: int
+    at: datetime
+    digest: str
+    event: Raw
+
+
+class _Commit(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    v: int = 1
+    id: str
+    entries: tuple[_Line, ...] = ()
+    object: str = ""
+
+
+class Tip(NamedTuple):
+    """Where a log ends: the stream sequence to expect, the last event number, the last digest."""
+
+    sequence: int = 0
+    seq: int = 0
+    digest: str = ""
+
+
+START: Final = Tip()
+_encode: Final = msgspec.json.Encoder().encode
+_decode_commit: Final = msgspec.json.Decoder(_Commit).decode
+_decode_event: Final = msgspec.json.Decoder(AnyEvent).decode
+
+
+def _digest(previous: str, seq: int, at: datetime, event: bytes) -> str:
+    return blake2b(f"{previous}|{seq}|{at.isoformat()}|".encode() + event, digest_size=16).hexdigest()
+
+
+def encode_commit(
+    tip: Tip, events: Iterable[AnyEvent], *, at: datetime, append_id: str
+) -> tuple[bytes, Tip, list[Entry]]:
+    """The message that appends `events` behind `tip`, the tip they make (its sequence still to come), the entries."""
+    seq, digest = tip.seq, tip.digest
+    lines: list[_Line] = []
+    entries: list[Entry] = []
+    for event in events:
+        seq += 1
+        raw = _encode(event)
+        digest = _digest(digest, seq, at, raw)
+        lines.append(_Line(seq, at, digest, Raw(raw)))
+        entries.append(Entry(seq, at, event))
+    return _encode(_Commit(id=append_id, entries=tuple(lines))), Tip(tip.sequence, seq, digest), entries
+
+
+def encode_reference(append_id: str, name: str) -> bytes:
+    """The message that stands for a commit too large to travel, kept under `name` in the object store."""
+    return _encode(_Commit(id=append_id, object=name))
+
+
+def referenced(payload: bytes) -> str:
+    """The object that holds this commit, or "" when it is inline."""
+    return _decode_commit(payload).object
+
+
+def decode_commit(tip: Tip, payload: bytes, sequence: int) -> tuple[Tip, list[Entry]]:
+    """The entries of a stored message. Raises `Fault` when they do not continue `tip` exactly."""
+    try:
+        commit = _decode_commit(payload)
+        seq, digest = tip.seq, tip.digest
+        entries: list[Entry] = []
+        for line in commit.entries:
+            digest = _digest(digest, line.seq, line.at, bytes(line.event))
+            if line.seq != seq + 1 or line.digest != digest:
+                raise _damaged()
+            seq = line.seq
+            entries.append(Entry(seq, line.at, _decode_event(line.event)))
+    except msgspec.MsgspecError as cause:
+        raise _damaged() from cause
+    return Tip(sequence, seq, digest), entries
+
+
+def _damaged() -> Fault:
+    return Fault(
+        "LOG_DAMAGED",
+        "The record of this run is damaged, so it cannot go on.",
+        "Start the run again; an operator can restore the record from a backup.",
+    )
+
+
+def event_name(event: AnyEvent) -> str:
+    """The public name, such as `model_answered`."""
+    name = type(event).__struct_config__.tag
+    return str(name)
+
+
+def public_body(event: AnyEvent) -> dict[str, Any]:
+    """The event as JSON-ready data without its tag; what readers are shown."""
+    body: dict[str, Any] = msgspec.to_builtins(event)
+    body.pop("type", None)
+    return body
+
+
+def ends(events: Sequence[Entry]) -> bool:
+    """Whether the last entry is a final event."""
+    return bool(events) and isinstance(events[-1].event, Final_)

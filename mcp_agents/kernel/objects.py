@@ -1,0 +1,16 @@
+"""Port: large parts, by reference. What is over about 256 KB does not travel in a message."""
+
+from typing import Final, Protocol
+
+INLINE_LIMIT: Final = 256 * 1024
+"""Bytes up to which a payload stays inline."""
+
+
+class Objects(Protocol):
+    """Whole blobs by name. Raises `Unavailable` when the store does not answer."""
+
+    async def put(self, name: str, data: bytes) -> None: ...
+
+    async def get(self, name: str) -> bytes | None: ...
+
+    async def delete(self, name: str) -> None: ...

@@ -1,0 +1,42 @@
+"""Port: key-value records with revisions and compare-and-set.
+
+Keys are subjects-safe text built by `kernel.tenancy`; nobody else holds a `Store`. Revisions are
+positive, grow with every write of a bucket, and 0 means "must not exist yet".
+"""
+
+from collections.abc import AsyncIterator
+from typing import NamedTuple, Protocol, get_args, Literal
+
+Bucket = Literal["cb_agents", "cb_agent_state", "cb_tool_servers", "cb_tenants", "cb_auth"]
+BUCKETS: tuple[str, ...] = get_args(Bucket)
+
+
+class Record(NamedTuple):
+    """What is stored under one key."""
+
+    key: str
+    value: bytes
+    revision: int
+
+
+class Store(Protocol):
+    """Buckets of records. All methods raise `Unavailable` when the store does not answer."""
+
+    async def get(self, bucket: Bucket, key: str) -> Record | None:
+        """The record, or None when there is none (never written, deleted or expired)."""
+        ...
+
+    async def write(self, bucket: Bucket, key: str, value: bytes, *, revision: int, ttl: int = 0) -> int:
+        """Writes when the current revision is `revision` (0: no live record) and returns the new one.
+
+        `ttl` is in whole seconds; 0 keeps the record. Raises `WrongRevision` otherwise.
+        """
+        ...
+
+    async def delete(self, bucket: Bucket, key: str, *, revision: int) -> None:
+        """Deletes when the current revision is `revision`; raises `WrongRevision` otherwise."""
+        ...
+
+    def scan(self, bucket: Bucket, pattern: str) -> AsyncIterator[Record]:
+        """Every live record whose key matches `pattern` (`*` is one token, a final `>` the rest), by key."""
+        ...

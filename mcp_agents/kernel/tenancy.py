@@ -1,0 +1,257 @@
+"""The only door to a tenant's data. Holding a `TenantSpace` is the proof that somebody checked.
+
+Every subject, key and object name of the house is built here and nowhere else, so that no id can
+reach across tenants: parts are checked, never escaped by replacement. `PlatformSpace` is the same for
+what belongs to no tenant (tenants themselves, the authorization server's records).
+
+Below it stand the five data ports; above it everything. It decides no rights: scopes are asked at the
+surface, the tenant is fixed here.
+"""
+
+import re
+import uuid
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, Generic, NamedTuple, TypeVar
+from zlib import crc32
+
+import msgspec
+from msgspec import Struct
+
+from mcp_agents.kernel import ids
+from mcp_agents.kernel.bus import Bus
+from mcp_agents.kernel.clock import Clock
+from mcp_agents.kernel.errors import Fault, Invalid
+from mcp_agents.kernel.events import (
+    START,
+    AnyEvent,
+    Entry,
+    Tip,
+    decode_commit,
+    encode_commit,
+    encode_reference,
+    referenced,
+)
+from mcp_agents.kernel.faults import Faults
+from mcp_agents.kernel.log import Log, Stored
+from mcp_agents.kernel.objects import INLINE_LIMIT, Objects
+from mcp_agents.kernel.principal import Principal
+from mcp_agents.kernel.queue import Delivery, Job, Queue
+from mcp_agents.kernel.store import Bucket, Store
+
+T = TypeVar("T", bound=Struct)
+
+LOG_SHARDS: Final = 4
+"""Streams the execution logs are spread over; each flushes to disk on its own. Fixed for a data folder."""
+
+_TOKEN: Final = re.compile(r"^[A-Za-z0-9_-]{1,128}$")
+
+
+def _token(text: str) -> str:
+    if not _TOKEN.match(text):
+        raise Fault("UNSAFE_KEY", "An internal key was malformed.", "Report this.")
+    return text
+
+
+def _tenant(text: str) -> str:
+    if not ids.TENANT.match(text):
+        raise Invalid("TENANT_INVALID", "A tenant's name is 1 to 40 of a-z, 0-9 and -.", "Use another name.")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """The five data ports and what writing to them needs. Seen by the composer and by this module."""
+
+    store: Store
+    log: Log
+    queue: Queue
+    bus: Bus
+    objects: Objects
+    clock: Clock
+    faults: Faults
+
+
+class Versioned(NamedTuple, Generic[T]):
+    """A record and the revision to expect when changing it."""
+
+    value: T
+    revision: int
+
+
+class Records(Generic[T]):
+    """One kind of record under one prefix of one bucket. Values are JSON with a schema version `v`."""
+
+    def __init__(self, store: Store, bucket: Bucket, prefix: tuple[str, ...], kind: type[T]) -> None:
+        self._store, self._bucket, self._prefix = store, bucket, prefix
+        self._decode = msgspec.json.Decoder(kind).decode
+
+    def _key(self, parts: tuple[str, ...]) -> str:
+        return ".".join(_token(part) for part in (*self._prefix, *parts))
+
+    async def get(self, *parts: str) -> Versioned[T] | None:
+        """The record under these key parts, or None."""
+        record = await self._store.get(self._bucket, self._key(parts))
+        return Versioned(self._decode(record.value), record.revision) if record else None
+
+    async def create(self, *parts: str, value: T, ttl: int = 0) -> int:
+        """Writes a new record; raises `WrongRevision` when one is there."""
+        return await self.update(*parts, value=value, revision=0, ttl=ttl)
+
+    async def update(self, *parts: str, value: T, revision: int, ttl: int = 0) -> int:
+        """Replaces the record read at `revision`; raises `WrongRevision` when it moved on."""
+        data = msgspec.json.encode(value)
+        return await self._store.write(self._bucket, self._key(parts), data, revision=revision, ttl=ttl)
+
+    async def delete(self, *parts: str, revision: int) -> None:
+        """Removes the record read at `revision`; raises `WrongRevision` when it moved on."""
+        await self._store.delete(self._bucket, self._key(parts), revision=revision)
+
+    async def all(self, *parts: str) -> list[Versioned[T]]:
+        """Every record with exactly one more key part behind `parts`, in key order."""
+        pattern = ".".join([*(_token(part) for part in (*self._prefix, *parts)), "*"])
+        return [
+            Versioned(self._decode(record.value), record.revision)
+            async for record in self._store.scan(self._bucket, pattern)
+        ]
+
+
+class ExecutionLog:
+    """The log of one execution: fenced appends, verified reads, gapless following."""
+
+    def __init__(self, doors: Doors, tenant: str, execution_id: str) -> None:
+        self._doors = doors
+        self._subject = log_subject(tenant, execution_id)
+        self._object_prefix = f"log.{tenant}.{_token(execution_id)}."
+
+    async def append(self, tip: Tip, events: Iterable[AnyEvent]) -> tuple[Tip, list[Entry]]:
+        """Appends the events as one commit behind `tip`. Raises `Fenced` when another writer was there."""
+        append_id = uuid.uuid4().hex
+        payload, reached, entries = encode_commit(tip, events, at=self._doors.clock.now(), append_id=append_id)
+        if len(payload) > INLINE_LIMIT:
+            name = self._object_prefix + append_id
+            await self._doors.objects.put(name, payload)
+            payload = encode_reference(append_id, name)
+        point = "+".join(type(entry.event).__name__ for entry in entries)
+        self._doors.faults.reach(f"append:{point}:before")
+        sequence = await self._doors.log.append(self._subject, payload, expected=tip.sequence)
+        self._doors.faults.reach(f"append:{point}:stored")
+        return reached._replace(sequence=sequence), entries
+
+    async def read(self) -> tuple[Tip, list[Entry]]:
+        """The whole log. Raises `Fault` (`LOG_DAMAGED`) when it does not verify."""
+        return await self._fold(START, await self._doors.log.read(self._subject))
+
+    @asynccontextmanager
+    async def follow(self) -> AsyncIterator[AsyncIterator[list[Entry]]]:
+        """Batches of entries: all there are, then each commit as it lands."""
+        async with self._doors.log.follow(self._subject) as stored:
+            yield self._verified(stored)
+
+    async def _verified(self, stored: AsyncIterator[Stored]) -> AsyncIterator[list[Entry]]:
+        tip = START
+        async for message in stored:
+            tip, entries = await self._fold(tip, [message])
+            yield entries
+
+    async def _fold(self, tip: Tip, stored: Iterable[Stored]) -> tuple[Tip, list[Entry]]:
+        entries: list[Entry] = []
+        for message in stored:
+            payload = message.payload
+            if name := referenced(payload):
+                large = await self._doors.objects.get(name)
+                if large is None:
+                    raise Fault("LOG_DAMAGED", "A part of this run's record is missing.", "Start the run again.")
+                payload = large
+            tip, more = decode_commit(tip, payload, message.sequence)
+            entries += more
+        return tip, entries
+
+
+class TenantSpace:
+    """One tenant's records, logs, jobs and signals."""
+
+    def __init__(self, doors: Doors, tenant: str) -> None:
+        self._doors = doors
+        self.tenant = _tenant(tenant)
+
+    def records(self, bucket: Bucket, kind: type[T]) -> Records[T]:
+        """This tenant's records of one kind."""
+        return Records(self._doors.store, bucket, (self.tenant,), kind)
+
+    def log(self, execution_id: str) -> ExecutionLog:
+        """The log of one of this tenant's executions; it may be empty."""
+        return ExecutionLog(self._doors, self.tenant, execution_id)
+
+    async def execution_ids(self) -> list[str]:
+        """The ids of this tenant's executions that have a log, oldest first."""
+        subjects = await self._doors.log.subjects(f"cb.agent.events.*.{self.tenant}.*")
+        return sorted(subject.rsplit(".", 1)[1] for subject in subjects)
+
+    async def enqueue(self, agent_id: str, execution_id: str, *, occasion: str) -> None:
+        """Puts a run in the queue; once per `occasion` (`accepted`, `resumed-3`), however often it is called."""
+        job = Job(self.tenant, _token(agent_id), _token(execution_id))
+        subject = f"cb.agent.execute.{job.tenant}.{job.agent_id}"
+        await self._doors.queue.publish(subject, job, dedup=f"{execution_id}.{occasion}")
+
+    async def signal(self, channel: str, execution_id: str, payload: bytes) -> None:
+        """Sends an unstored signal about a run on `delta` or `control`."""
+        await self._doors.bus.publish(self._channel(channel, execution_id), payload)
+
+    def signals(self, channel: str, execution_id: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The signals about a run while the context is open."""
+        return self._doors.bus.subscribe(self._channel(channel, execution_id))
+
+    def _channel(self, channel: str, execution_id: str) -> str:
+        return f"cb.agent.{_token(channel)}.{self.tenant}.{_token(execution_id)}"
+
+
+class PlatformSpace:
+    """What belongs to no tenant. Made once, by `Tenancy.platform`."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+
+    def records(self, bucket: Bucket, *prefix: str, kind: type[T]) -> Records[T]:
+        """The platform's records of one kind under a fixed prefix."""
+        return Records(self._doors.store, bucket, prefix, kind)
+
+
+class Tenancy:
+    """Hands out spaces: to a caller, to the worker that holds a job, to the platform itself."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+
+    def of(self, principal: Principal) -> TenantSpace:
+        """The caller's own space; there is no way to another."""
+        return TenantSpace(self._doors, principal.tenant)
+
+    def of_job(self, job: Job) -> TenantSpace:
+        """The space of a run that came out of the queue, where only the house puts jobs."""
+        return TenantSpace(self._doors, job.tenant)
+
+    def platform(self) -> PlatformSpace:
+        """For the authorization server and administration."""
+        return PlatformSpace(self._doors)
+
+    async def take(self, limit: int, wait: float) -> list[Delivery]:
+        """Leases jobs of any tenant; what to do with each is decided in the space `of_job`."""
+        return list(await self._doors.queue.take(limit, wait))
+
+    @property
+    def clock(self) -> Clock:
+        """The house's clock."""
+        return self._doors.clock
+
+    @property
+    def faults(self) -> Faults:
+        """The house's fault points."""
+        return self._doors.faults
+
+
+def log_subject(tenant: str, execution_id: str) -> str:
+    """Where an execution's log lives; the shard follows from the id alone."""
+    shard = crc32(execution_id.encode()) % LOG_SHARDS
+    return f"cb.agent.events.{shard}.{_tenant(tenant)}.{_token(execution_id)}"
