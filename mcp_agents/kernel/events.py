@@ -94,6 +94,7 @@ class Requested(Event, frozen=True, kw_only=True, tag="requested"):
     metadata: dict[str, Any] = {}
     overrides: dict[str, Any] = {}
     submitted: bool = False
+    depth: int = 0
 
 
 class Started(Event, frozen=True, kw_only=True, tag="started"):

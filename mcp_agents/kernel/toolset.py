@@ -28,7 +28,10 @@ class Tool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invocation:
-    """One call about to be sent. `effect_id` travels to the tool server as its idempotency key."""
+    """One call about to be sent. `effect_id` travels to the tool server as its idempotency key.
+
+    `timeout` is in seconds; `depth` counts the agents above this run, so that circles end.
+    """
 
     effect_id: str
     tool: str
@@ -36,6 +39,7 @@ class Invocation:
     execution_id: str
     traceparent: str
     timeout: float
+    depth: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,98 @@
+"""Port: the tool servers a tenant has added, as records. Calling their tools is `kernel.toolset`.
+
+Filled by `mcp_agents_tools.toolsets`; asked by the surface. Secrets go in and never come out.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from mcp_agents.kernel.principal import Principal
+from mcp_agents.kernel.tenancy import TenantSpace
+
+Transport = Literal["stdio", "http"]
+AuthType = Literal["none", "bearer", "client_credentials"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamAuth:
+    """How we sign in at a tool server. Never the caller's own token.
+
+    `bearer` needs `token`; `client_credentials` needs `client_id`, `client_secret` and `issuer` (the
+    authorization server the secret may be sent to), and takes `scope` (space separated).
+    """
+
+    type: AuthType = "none"
+    token: str = field(default="", repr=False)
+    client_id: str = ""
+    client_secret: str = field(default="", repr=False)
+    issuer: str = ""
+    scope: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolServerSpec:
+    """What a caller asks to add. `stdio` needs `command` (and `args`, `env`); `http` needs `url`."""
+
+    name: str
+    transport: Transport
+    command: str = ""
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict, repr=False)
+    url: str = ""
+    auth: UpstreamAuth = UpstreamAuth()
+    exposes: tuple[str, ...] = ()
+    trust_annotations: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamTool:
+    """A tool as its server described it when it was last listed."""
+
+    name: str
+    title: str
+    description: str
+    input_schema: dict[str, Any]
+    read_only: bool
+    idempotent: bool
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolServer:
+    """A stored tool server, without its secrets. `target` is the command line or the URL."""
+
+    name: str
+    transport: Transport
+    target: str
+    auth_type: AuthType
+    env_names: tuple[str, ...]
+    trust_annotations: bool
+    tools: tuple[UpstreamTool, ...]
+    created_at: datetime
+    updated_at: datetime
+    revision: int
+
+
+class ToolServers(Protocol):
+    """Add, look at and remove. Names are unique per tenant: `[a-z0-9_-]{1,40}`."""
+
+    async def add(self, space: TenantSpace, principal: Principal, spec: ToolServerSpec) -> ToolServer:
+        """Connects, lists, fingerprints and stores. Nothing is stored when any of it fails."""
+        ...
+
+    async def get(self, space: TenantSpace, name: str) -> ToolServer:
+        """Raises `NotFound` (`TOOL_SERVER_UNKNOWN`)."""
+        ...
+
+    async def all(self, space: TenantSpace) -> list[ToolServer]:
+        """By name."""
+        ...
+
+    async def refresh(self, space: TenantSpace, principal: Principal, name: str) -> ToolServer:
+        """Connects and lists again; stores what changed."""
+        ...
+
+    async def remove(self, space: TenantSpace, name: str, *, expected_revision: int | None) -> None:
+        """Forgets the server, its tools and its secrets."""
+        ...
