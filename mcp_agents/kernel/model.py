@@ -48,7 +48,7 @@ class ModelAnswer:
 
     text: str
     tool_calls: tuple[ToolCall, ...] = ()
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     model: str = ""
     finish_reason: str = ""
 

@@ -5,7 +5,7 @@ positive, grow with every write of a bucket, and 0 means "must not exist yet".
 """
 
 from collections.abc import AsyncIterator
-from typing import NamedTuple, Protocol, get_args, Literal
+from typing import Literal, NamedTuple, Protocol, get_args
 
 Bucket = Literal["cb_agents", "cb_agent_state", "cb_tool_servers", "cb_tenants", "cb_auth"]
 BUCKETS: tuple[str, ...] = get_args(Bucket)

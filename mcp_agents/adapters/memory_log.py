@@ -1,0 +1,48 @@
+"""The `Log` port in memory, for unit tests. Held to the NATS log by a shared behaviour suite."""
+
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from mcp_agents.adapters.memory_store import matches
+from mcp_agents.kernel.errors import Fenced
+from mcp_agents.kernel.log import Stored
+
+
+class MemoryLog:
+    """Every subject's appends in one process, with one sequence over all of them, as a stream has."""
+
+    def __init__(self) -> None:
+        self._logs: defaultdict[str, list[Stored]] = defaultdict(list)
+        self._sequence = 0
+        self._landed = anyio.Event()
+
+    async def append(self, subject: str, payload: bytes, *, expected: int) -> int:
+        log = self._logs[subject]
+        if (log[-1].sequence if log else 0) != expected:
+            raise Fenced(subject)
+        self._sequence += 1
+        log.append(Stored(self._sequence, payload))
+        self._landed.set()
+        self._landed = anyio.Event()
+        return self._sequence
+
+    async def read(self, subject: str, *, after: int = 0) -> list[Stored]:
+        return [stored for stored in self._logs[subject] if stored.sequence > after]
+
+    @asynccontextmanager
+    async def follow(self, subject: str, *, after: int = 0) -> AsyncIterator[AsyncIterator[Stored]]:
+        yield self._following(subject, after)
+
+    async def _following(self, subject: str, after: int) -> AsyncIterator[Stored]:
+        while True:
+            landed = self._landed
+            for stored in await self.read(subject, after=after):
+                after = stored.sequence
+                yield stored
+            await landed.wait()
+
+    async def subjects(self, pattern: str) -> list[str]:
+        return sorted(subject for subject, log in self._logs.items() if log and matches(pattern, subject))

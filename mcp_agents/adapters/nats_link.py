@@ -1,0 +1,256 @@
+"""One connection to NATS, and the few exchanges every port over it is made of.
+
+A durable write is fenced by the expected sequence of its subject and identified by an id of its own, so
+that a lost acknowledgement is settled by reading, never by guessing (`store`). Ports stand above; the
+subjects they use come from the kernel. It creates no stream: that is `nats_topology`.
+"""
+
+import json
+import logging
+import uuid
+from base64 import b64decode
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+import nats
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from mcp_agents.kernel.errors import Unavailable
+
+log = logging.getLogger("mcp_agents.nats")
+
+REQUEST_TIMEOUT: Final = 1.0
+"""Seconds for one exchange. A request in flight when the server dies waits this long, so it is short."""
+PATIENCE: Final = 15.0
+"""Seconds over which a durable write or a read is tried again before it is `Unavailable`."""
+
+_APPEND_ID: Final = "Cb-Append-Id"
+_EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
+_WRONG_SEQUENCE: Final = (10071, 10164)
+_TRANSIENT: Final = (
+    nats.errors.TimeoutError,
+    nats.errors.NoRespondersError,
+    nats.errors.ConnectionClosedError,
+    nats.errors.ConnectionReconnectingError,
+    nats.errors.StaleConnectionError,
+    nats.errors.OutboundBufferLimitError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where NATS listens and how to sign in."""
+
+    url: str
+    user: str = ""
+    password: str = ""
+
+
+class Taken(Exception):
+    """The subject's last sequence is not the expected one; `sequence` is what is there now (0: nothing)."""
+
+    def __init__(self, sequence: int) -> None:
+        super().__init__(str(sequence))
+        self.sequence = sequence
+
+
+class Refused(Exception):
+    """JetStream answered with an error that trying again does not mend."""
+
+    def __init__(self, code: int, description: str) -> None:
+        super().__init__(f"{code}: {description}")
+        self.code = code
+
+
+def unavailable() -> Unavailable:
+    """What a caller is told while NATS does not answer."""
+    return Unavailable(
+        "STORE_UNAVAILABLE",
+        "The store does not answer; nothing was lost.",
+        "Try again shortly; an operator can run `mcp-agents doctor`.",
+        retry_after_ms=2000,
+    )
+
+
+class NatsLink:
+    """Requests, durable writes and batched reads over one connection."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self._on_gap: list[Callable[[], None]] = []
+
+    def on_gap(self, notify: Callable[[], None]) -> None:
+        """Calls `notify` whenever live messages may have been missed (a reconnect, a slow reader)."""
+        self._on_gap.append(notify)
+
+    def gap(self) -> None:
+        """Tells everyone who follows live messages to read again."""
+        for notify in self._on_gap:
+            notify()
+
+    async def request(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> Msg:
+        """One exchange, tried again over `PATIENCE` while the server is away. Raises `Unavailable`."""
+        with anyio.move_on_after(PATIENCE):
+            while True:
+                try:
+                    return await self.client.request(subject, payload, timeout=REQUEST_TIMEOUT, headers=headers)
+                except _TRANSIENT as cause:
+                    log.debug("request on %s will be tried again: %s", subject, type(cause).__name__)
+                    await anyio.sleep(0.05)
+        raise unavailable()
+
+    async def api(self, call: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """A JetStream API call. Raises `Refused` with the server's error code."""
+        answer = json.loads((await self.request(f"$JS.API.{call}", json.dumps(body or {}).encode())).data)
+        if "error" in answer:
+            error = answer["error"]
+            raise Refused(error.get("err_code", error.get("code", 0)), error.get("description", ""))
+        result: dict[str, Any] = answer
+        return result
+
+    async def store(
+        self, stream: str, subject: str, payload: bytes, expected: int, headers: dict[str, str] | None = None
+    ) -> int:
+        """Writes durably when `expected` is the subject's last sequence; returns the new sequence.
+
+        Sends the same append id until it is acknowledged; when the server says that something else is
+        there, reads it: with our id it is ours and has landed, otherwise `Taken`.
+        """
+        append_id = uuid.uuid4().hex
+        fenced = {**(headers or {}), _EXPECTED: str(expected), _APPEND_ID: append_id}
+        while True:
+            answer = json.loads((await self.request(subject, payload, fenced)).data)
+            error = answer.get("error")
+            if error is None:
+                return int(answer["seq"])
+            if error.get("err_code") not in _WRONG_SEQUENCE:
+                if error.get("code") == 503:
+                    await anyio.sleep(0.05)
+                    continue
+                raise Refused(error.get("err_code", 0), error.get("description", ""))
+            found = await self._first_after(stream, subject, expected)
+            if found is None:
+                last = await self.last(stream, subject)
+                raise Taken(last[0] if last else 0)
+            sequence, found_id = found
+            if found_id == append_id:
+                return sequence
+            raise Taken(sequence)
+
+    async def _first_after(self, stream: str, subject: str, sequence: int) -> tuple[int, str] | None:
+        """The sequence and append id of the subject's first message behind `sequence`, from the leader."""
+        query = {"seq": sequence + 1, "next_by_subj": subject}
+        try:
+            message = (await self.api(f"STREAM.MSG.GET.{stream}", query))["message"]
+        except Refused as refused:
+            if refused.code == 10037:  # no message found
+                return None
+            raise
+        raw = b64decode(message.get("hdrs", "")).decode("utf-8", "replace")
+        found = [line.partition(":")[2].strip() for line in raw.splitlines() if line.startswith(_APPEND_ID)]
+        return int(message["seq"]), found[0] if found else ""
+
+    async def last(self, stream: str, subject: str) -> tuple[int, Msg] | None:
+        """The subject's last message and its sequence, or None."""
+        message = await self.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
+        headers = message.headers or {}
+        if "Status" in headers:
+            if headers["Status"] == "404":
+                return None
+            raise Refused(int(headers["Status"]), headers.get("Description", ""))
+        return int(headers["Nats-Sequence"]), message
+
+    async def each(self, stream: str, subject: str, after: int, batch: int = 256) -> AsyncIterator[tuple[int, Msg]]:
+        """Every stored message of `subject` (wildcards allowed) behind `after`, in order, in batches."""
+        while True:
+            query = json.dumps({"seq": after + 1, "next_by_subj": subject, "batch": batch}).encode()
+            messages = await self._gather(f"$JS.API.DIRECT.GET.{stream}", query)
+            more = 0
+            for message in messages:
+                headers = message.headers or {}
+                if "Status" in headers:
+                    more = int(headers.get("Nats-Num-Pending", "0"))
+                    continue
+                after = int(headers["Nats-Sequence"])
+                yield after, message
+            if not more:
+                return
+
+    async def _gather(self, subject: str, payload: bytes) -> list[Msg]:
+        """All answers to one request up to the status message that ends them; tried again as a whole."""
+        with anyio.move_on_after(PATIENCE):
+            while True:
+                with suppress(*_TRANSIENT):
+                    return await self._gather_once(subject, payload)
+                await anyio.sleep(0.05)
+        raise unavailable()
+
+    async def _gather_once(self, subject: str, payload: bytes) -> list[Msg]:
+        inbox = self.client.new_inbox()
+        subscription = await self.client.subscribe(inbox)
+        try:
+            await self.client.publish(subject, payload, reply=inbox)
+            messages: list[Msg] = []
+            while True:
+                message = await subscription.next_msg(timeout=REQUEST_TIMEOUT)
+                messages.append(message)
+                if "Status" in (message.headers or {}):
+                    return messages
+        finally:
+            with suppress(nats.errors.Error):
+                await subscription.unsubscribe()
+
+
+@asynccontextmanager
+async def connect(endpoint: Endpoint, name: str) -> AsyncIterator[NatsLink]:
+    """A connection that comes back by itself, closed on the way out. Raises `Unavailable` if it cannot start."""
+    link: list[NatsLink] = []
+
+    async def noticed(error: BaseException | None = None) -> None:
+        if isinstance(error, nats.errors.SlowConsumerError) or error is None:
+            for each in link:
+                each.gap()
+        else:
+            log.debug("nats: %s", error)
+
+    client = Client()
+    try:
+        with anyio.fail_after(5):
+            await client.connect(
+                endpoint.url,
+                name=name,
+                user=endpoint.user or None,
+                password=endpoint.password or None,
+                error_cb=noticed,
+                reconnected_cb=noticed,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.1,  # type: ignore[arg-type]  # seconds; the library takes fractions
+                connect_timeout=2,
+                allow_reconnect=True,
+                pending_size=64 * 1024 * 1024,
+            )
+    except (nats.errors.Error, OSError, TimeoutError) as cause:
+        with suppress(nats.errors.Error, OSError):
+            await client.close()
+        raise Unavailable(
+            "NATS_UNREACHABLE",
+            f"NATS at {_without_credentials(endpoint.url)} does not answer.",
+            "Check [nats] url and that the server runs; leave it empty for the embedded server.",
+        ) from cause
+    made = NatsLink(client)
+    link.append(made)
+    try:
+        yield made
+    finally:
+        with anyio.move_on_after(5, shield=True), suppress(nats.errors.Error, OSError):
+            await client.close()
+
+
+def _without_credentials(url: str) -> str:
+    scheme, _, rest = url.rpartition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if scheme else rest.rpartition("@")[2]

@@ -1,0 +1,144 @@
+"""The `Log` port on sharded JetStream streams, fenced by the expected sequence of each subject.
+
+Followers hear what was **stored**, not what was sent: the streams republish accepted appends, and one
+shared subscription per process is split here among any number of followers. At the seam between reading
+and listening, and after anything that may have been missed, a follower reads the log again.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+from nats.aio.msg import Msg
+
+from mcp_agents.adapters.nats_link import NatsLink, Taken
+from mcp_agents.adapters.nats_topology import log_stream
+from mcp_agents.kernel.errors import Fenced
+from mcp_agents.kernel.log import Stored
+from mcp_agents.kernel.tenancy import LOG_SHARDS
+
+_BACKLOG: Final = 256
+"""Live appends kept for one slow follower; beyond that it is told to read the log instead."""
+
+
+class _Follower:
+    """What has landed since a follower last looked, and a bell."""
+
+    def __init__(self) -> None:
+        self.live: deque[tuple[int, Stored]] = deque()
+        self.missed = False
+        self.bell = anyio.Event()
+
+    def ring(self) -> None:
+        self.bell.set()
+        self.bell = anyio.Event()
+
+
+class NatsLog:
+    """Append, read and follow over one link; its one subscription ends with the link."""
+
+    def __init__(self, link: NatsLink) -> None:
+        self._link = link
+        self._followers: defaultdict[str, set[_Follower]] = defaultdict(set)
+        self._subscribing = anyio.Lock()
+        self._subscribed = False
+        link.on_gap(self._missed)
+
+    async def append(self, subject: str, payload: bytes, *, expected: int) -> int:
+        try:
+            return await self._link.store(_stream(subject), subject, payload, expected)
+        except Taken as taken:
+            raise Fenced(subject) from taken
+
+    async def read(self, subject: str, *, after: int = 0) -> list[Stored]:
+        return [
+            Stored(sequence, message.data)
+            async for sequence, message in self._link.each(_stream(subject), subject, after)
+        ]
+
+    @asynccontextmanager
+    async def follow(self, subject: str, *, after: int = 0) -> AsyncIterator[AsyncIterator[Stored]]:
+        await self._subscribe()
+        follower = _Follower()
+        live = _republished(subject)
+        self._followers[live].add(follower)
+        try:
+            yield self._following(subject, follower, after)
+        finally:
+            self._followers[live].discard(follower)
+            if not self._followers[live]:
+                del self._followers[live]
+
+    async def _following(self, subject: str, follower: _Follower, after: int) -> AsyncIterator[Stored]:
+        stale = True
+        while True:
+            if stale or follower.missed:
+                follower.missed, stale = False, False
+                for stored in await self.read(subject, after=after):
+                    after = stored.sequence
+                    yield stored
+            while follower.live:
+                previous, stored = follower.live.popleft()
+                if stored.sequence <= after:
+                    continue
+                if previous != after:
+                    stale = True
+                    break
+                after = stored.sequence
+                yield stored
+            if not (stale or follower.missed or follower.live):
+                await follower.bell.wait()
+
+    async def subjects(self, pattern: str) -> list[str]:
+        found: set[str] = set()
+        for shard in range(LOG_SHARDS):
+            offset = 0
+            while True:
+                query = {"subjects_filter": pattern, "offset": offset}
+                answer = await self._link.api(f"STREAM.INFO.{log_stream(shard)}", query)
+                page = answer["state"].get("subjects") or {}
+                found.update(page)
+                offset += len(page)
+                if not page or offset >= answer.get("total", 0):
+                    break
+        return sorted(found)
+
+    async def _subscribe(self) -> None:
+        async with self._subscribing:
+            if not self._subscribed:
+                await self._link.client.subscribe("cb.agent.log.*.*", cb=self._landed)
+                # A follower reads right after this: the server must know of us before it answers that read.
+                await self._link.client.flush()
+                self._subscribed = True
+
+    async def _landed(self, message: Msg) -> None:
+        followers = self._followers.get(message.subject)
+        if not followers:
+            return
+        headers = message.headers or {}
+        stored = Stored(int(headers["Nats-Sequence"]), message.data)
+        previous = int(headers["Nats-Last-Sequence"])
+        for follower in followers:
+            if len(follower.live) < _BACKLOG:
+                follower.live.append((previous, stored))
+            else:
+                follower.live.clear()
+                follower.missed = True
+            follower.ring()
+
+    def _missed(self) -> None:
+        for followers in self._followers.values():
+            for follower in followers:
+                follower.missed = True
+                follower.ring()
+
+
+def _stream(subject: str) -> str:
+    return log_stream(int(subject.split(".")[3]))
+
+
+def _republished(subject: str) -> str:
+    tenant, execution = subject.split(".")[4:]
+    return f"cb.agent.log.{tenant}.{execution}"
