@@ -103,7 +103,7 @@ async def embedded(options: EmbeddedOptions) -> AsyncIterator[Endpoint]:
     try:
         async with background() as tasks:
             if _try_lock(lock):
-                endpoint = await _own(tasks, folder, options, port=0)
+                endpoint = await _own(tasks, lock, folder, options, port=0)
             else:
                 endpoint = await _attach(folder, options)
                 tasks.start_soon(_take_over_when_free, tasks, lock, folder, options, endpoint)
@@ -142,10 +142,12 @@ async def _take_over_when_free(
     while not _try_lock(lock):
         await anyio.sleep(0.25)
     log.warning("the owner of %s ended; this process takes the embedded NATS server over", folder.root)
-    await _own(tasks, folder, options, port=int(endpoint.url.rpartition(":")[2]))
+    await _own(tasks, lock, folder, options, port=int(endpoint.url.rpartition(":")[2]))
 
 
-async def _own(tasks: anyio.abc.TaskGroup, folder: _Folder, options: EmbeddedOptions, *, port: int) -> Endpoint:
+async def _own(
+    tasks: anyio.abc.TaskGroup, lock: int, folder: _Folder, options: EmbeddedOptions, *, port: int
+) -> Endpoint:
     """Starts the server, proves the key, makes sure of the streams, and keeps it running."""
     manifest = _checked_manifest(folder, options)
     runtime = folder.read(folder.runtime) or {}
@@ -153,7 +155,7 @@ async def _own(tasks: anyio.abc.TaskGroup, folder: _Folder, options: EmbeddedOpt
     port = port or _free_port()
     endpoint = Endpoint(f"nats://127.0.0.1:{port}", "house", password)
     folder.write(folder.config, _configuration(folder, endpoint, port, options.sync))
-    process = NatsProcess(folder.config, folder.log, {"MCP_AGENTS_STORE_KEY": "k" + options.key.hex()})
+    process = NatsProcess(folder.config, folder.log, lock, {"MCP_AGENTS_STORE_KEY": "k" + options.key.hex()})
     await process.start(port)
     try:
         async with connect(endpoint, "mcp-agents keeper") as link:

@@ -41,11 +41,16 @@ def binary() -> str:
 
 
 class NatsProcess:
-    """Start, wait, stop; startable again after it ended."""
+    """Start, wait, stop; startable again after it ended.
 
-    def __init__(self, config: Path, log: Path, environment: dict[str, str]) -> None:
+    `lock` is the descriptor of the folder's lock. The server inherits it, so that the folder counts as
+    owned until the last server on it is gone, and not only until its owner is.
+    """
+
+    def __init__(self, config: Path, log: Path, lock: int, environment: dict[str, str]) -> None:
         self._command = [binary(), "-c", str(config)]
         self._log = log
+        self._lock = lock
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -66,6 +71,7 @@ class NatsProcess:
                 stderr=log,
                 env=self._environment,
                 start_new_session=True,
+                pass_fds=(self._lock,),
                 preexec_fn=_die_with(os.getpid()),
             )
         with anyio.move_on_after(_START_SECONDS):

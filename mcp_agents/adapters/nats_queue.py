@@ -6,6 +6,7 @@ not fenced, so a worker sends it only after its fenced final append.
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -34,14 +35,19 @@ class NatsDelivery:
         self.job = Job(tenant, agent_id, msgspec.json.decode(message.data, type=_Wire).execution_id)
         self.attempt = int(message.metadata.num_delivered or 1)
 
+    # A signal that is lost costs a redelivery, which the fenced log makes harmless; so none of these raises.
+
     async def keep(self) -> None:
-        await self._message.in_progress()
+        with suppress(nats.errors.Error):
+            await self._message.in_progress()
 
     async def done(self) -> None:
-        await self._message.ack()
+        with suppress(nats.errors.Error):
+            await self._message.ack()
 
     async def release(self) -> None:
-        await self._message.nak()
+        with suppress(nats.errors.Error):
+            await self._message.nak()
 
 
 class NatsQueue:
@@ -82,13 +88,6 @@ class NatsQueue:
         except (nats.errors.Error, TimeoutError):
             await anyio.sleep(0.05)
         finally:
-            with anyio.CancelScope(shield=True):
-                await _quietly_unsubscribe(subscription)
+            with anyio.CancelScope(shield=True), suppress(nats.errors.Error):
+                await subscription.unsubscribe()
         return deliveries
-
-
-async def _quietly_unsubscribe(subscription: object) -> None:
-    try:
-        await subscription.unsubscribe()  # type: ignore[attr-defined]
-    except nats.errors.Error:
-        return

@@ -7,6 +7,7 @@ exists is asked through `Checks`, filled by the composer, so that this floor nee
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -30,8 +31,14 @@ class Checks:
     tools: Callable[[TenantSpace, tuple[str, ...]], Awaitable[None]]
 
 
+_RECORD_LIMIT = 256 * 1024
+_CLAIM_GRACE = timedelta(seconds=10)
+"""How long a name stays claimed by an agent that is not written yet; a claim left by a crash is older."""
+
+
 class _Name(Struct, frozen=True, kw_only=True):
     agent_id: str
+    claimed_at: datetime
     v: int = 1
 
 
@@ -55,6 +62,7 @@ class AgentCatalog:
             is_active=True,
             version=1,
         )
+        _bounded(agent)
         await self._claim_name(space, agent.name, agent.id)
         revision = await self._agents(space).create(agent.id, value=agent)
         return Versioned(agent, revision)
@@ -89,10 +97,11 @@ class AgentCatalog:
         except ValidationError as cause:
             raise invalid_fields(cause) from cause
         await self._check(space, draft)
+        fresh = msgspec.structs.replace(old, **_fields(draft))
+        _bounded(fresh)
         renamed = draft.name != old.name
         if renamed:
             await self._claim_name(space, draft.name, old.id)
-        fresh = msgspec.structs.replace(old, **_fields(draft))
         try:
             saved = await self._save(space, found, fresh, expected_revision)
         except Conflict:
@@ -143,10 +152,11 @@ class AgentCatalog:
         holder = await names.get(_NAMES, name)
         if holder is not None:
             owner = await self._agents(space).get(holder.value.agent_id)
-            if owner is not None and owner.value.name == name:
+            fresh = self._clock.now() - holder.value.claimed_at < _CLAIM_GRACE
+            if fresh or (owner is not None and owner.value.name == name):
                 raise _name_taken(name)
         try:
-            claim = _Name(agent_id=agent_id)
+            claim = _Name(agent_id=agent_id, claimed_at=self._clock.now())
             await names.update(_NAMES, name, value=claim, revision=holder.revision if holder else 0)
         except WrongRevision as cause:
             raise _name_taken(name) from cause
@@ -174,6 +184,15 @@ def _fields(draft: AgentDraft) -> dict[str, Any]:
 def _draft_of(agent: Agent) -> dict[str, Any]:
     fields = {name: getattr(agent, name) for name in AgentDraft.model_fields}
     return {**fields, "limits": msgspec.to_builtins(agent.limits)}
+
+
+def _bounded(agent: Agent) -> None:
+    if len(msgspec.json.encode(agent)) > _RECORD_LIMIT:
+        raise Invalid(
+            "AGENT_TOO_LARGE",
+            f"An agent with its prompt and metadata is at most {_RECORD_LIMIT // 1024} KiB.",
+            "Shorten the system prompt or move metadata elsewhere.",
+        )
 
 
 def _expect(revision: int, expected: int | None) -> None:

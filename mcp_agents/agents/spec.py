@@ -31,14 +31,10 @@ class AgentDraft(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(description="Unique in the tenant: 1 to 64 of a-z, 0-9, _ and -.")
-    description: str = Field(
-        "", max_length=2000, description="What the agent is for; other agents and people choose by it."
-    )
+    description: str = Field("", max_length=2000, description="What it is for; people and other agents choose by it.")
     system_prompt: str = Field("", max_length=100_000, description="The instructions the model gets first.")
     virtual_model: str = Field("auto", min_length=1, max_length=200, description="A configured or virtual model name.")
-    temperature: float | None = Field(
-        None, ge=0, le=2, description="Sampling temperature; the model's own when absent."
-    )
+    temperature: float | None = Field(None, ge=0, le=2, description="Sampling temperature; absent: the model's own.")
     max_tokens: int | None = Field(None, ge=1, le=1_000_000, description="Output tokens of one model call.")
     tools: tuple[str, ...] = Field((), max_length=200, description="Bindings: `server/tool` or `server/*`.")
     capabilities: tuple[Label, ...] = Field((), max_length=50, description="What it can do, for discovery.")

@@ -13,5 +13,5 @@ class Bus(Protocol):
         ...
 
     def subscribe(self, subject: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """The payloads sent to exactly this subject while the context is open; a slow reader loses the oldest."""
+        """The payloads sent to this subject (`*` allowed) while the context is open; a slow reader loses the oldest."""
         ...

@@ -1,7 +1,7 @@
 """Background work with an owner: a task group that ends with its block and hides nothing.
 
-The house starts no task outside a task group. This one is cancelled when its block is left, and an
-exception that is alone comes out as itself, so that a caller can catch what was raised.
+The house starts no task outside a task group. An exception that is alone comes out as itself, so that a
+caller can catch what was raised.
 """
 
 from collections.abc import AsyncIterator
@@ -12,12 +12,11 @@ from anyio.abc import TaskGroup
 
 
 @asynccontextmanager
-async def background() -> AsyncIterator[TaskGroup]:
-    """A task group for helpers of the block: they are cancelled when it is left."""
+async def together() -> AsyncIterator[TaskGroup]:
+    """A task group that is waited for; a lone exception comes out as itself."""
     try:
         async with anyio.create_task_group() as tasks:
             yield tasks
-            tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
@@ -25,3 +24,11 @@ async def background() -> AsyncIterator[TaskGroup]:
         if error is group:
             raise
         raise error from error.__cause__
+
+
+@asynccontextmanager
+async def background() -> AsyncIterator[TaskGroup]:
+    """A task group for helpers of the block: they are cancelled when it is left."""
+    async with together() as tasks:
+        yield tasks
+        tasks.cancel_scope.cancel()

@@ -240,6 +240,16 @@ class Tenancy:
         """Leases jobs of any tenant; what to do with each is decided in the space `of_job`."""
         return list(await self._doors.queue.take(limit, wait))
 
+    async def executions(self) -> list[tuple[TenantSpace, str]]:
+        """Every execution of every tenant that has a log, each with its own space; for the sweeper."""
+        subjects = await self._doors.log.subjects("cb.agent.events.*.*.*")
+        parts = (subject.split(".") for subject in subjects)
+        return [(TenantSpace(self._doors, tenant), execution_id) for *_, tenant, execution_id in parts]
+
+    def controls(self) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The control signals of every run, for the workers."""
+        return self._doors.bus.subscribe("cb.agent.control.*.*")
+
     @property
     def clock(self) -> Clock:
         """The house's clock."""

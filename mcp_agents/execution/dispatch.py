@@ -1,0 +1,280 @@
+"""The front of execution: accept a run, follow it, look at it, cancel it.
+
+Accepting is three durable steps in this order: the idempotency key (create-only), `requested` in the log,
+the job in the queue. A crash between any two leaves something that the same request, or the sweeper,
+completes. Blocking, streaming and listing are all readers of the log; nothing here runs an agent.
+"""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any, Final
+
+import anyio
+import msgspec
+from msgspec import Raw, Struct
+
+from mcp_agents.agents.catalog import AgentCatalog
+from mcp_agents.execution.run import ExecutionView, Run
+from mcp_agents.kernel import ids
+from mcp_agents.kernel.errors import Conflict, Exhausted, Fenced, Invalid, NotFound, WrongRevision
+from mcp_agents.kernel.events import START, Caller, Cancelled, Entry, Requested, ends
+from mcp_agents.kernel.messages import Message
+from mcp_agents.kernel.principal import Principal
+from mcp_agents.kernel.tasks import background
+from mcp_agents.kernel.tenancy import Tenancy, TenantSpace
+from mcp_agents.kernel.trace import new_traceparent
+
+log = logging.getLogger("mcp_agents.dispatch")
+
+KEY_SECONDS: Final = 24 * 3600
+MAX_DEPTH: Final = 8
+PROMPT_LIMIT: Final = 1_000_000
+_ORPHAN_AGE: Final = timedelta(seconds=10)
+_LIST_SCAN: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What a caller asks for. `agent` is an id or a name; `submitted` runs on when nobody follows."""
+
+    agent: str
+    prompt: str
+    context: Any = None
+    stream: bool = True
+    tools_enabled: bool = True
+    idempotency_key: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
+    submitted: bool = False
+    traceparent: str = ""
+    depth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of a turn's text: `offset` is its place in the turn, in characters."""
+
+    turn: int
+    offset: int
+    text: str
+
+
+Update = list[Entry] | Delta
+
+
+class _Key(Struct, frozen=True, kw_only=True):
+    execution_id: str
+    digest: str
+    v: int = 1
+
+
+class _Cancel(Struct, frozen=True):
+    execution_id: str
+
+
+class Dispatcher:
+    """Runs of any tenant, always through the caller's `TenantSpace`."""
+
+    def __init__(self, tenancy: Tenancy, agents: AgentCatalog) -> None:
+        self._tenancy, self._agents = tenancy, agents
+
+    async def submit(self, space: TenantSpace, principal: Principal, order: Order) -> str:
+        """Accepts a run durably, or joins the one with the same key, and returns its execution id.
+
+        Raises `NotFound` (`AGENT_UNKNOWN`), `Conflict` (`AGENT_INACTIVE`, `IDEMPOTENCY_MISMATCH`),
+        `Invalid`, `Exhausted` (`DEPTH_EXHAUSTED`).
+        """
+        if len(order.prompt) > PROMPT_LIMIT:
+            raise Invalid("PROMPT_TOO_LONG", f"A prompt is at most {PROMPT_LIMIT} characters.", "Shorten it.")
+        if order.depth > MAX_DEPTH:
+            raise Exhausted(
+                "DEPTH_EXHAUSTED",
+                f"Agents called each other {MAX_DEPTH} deep.",
+                "Look for agents that call in a circle.",
+            )
+        agent = (await self._agents.get(space, order.agent)).value
+        if not agent.is_active:
+            raise Conflict("AGENT_INACTIVE", f"The agent {agent.name} is switched off.", "Switch it on first.")
+        execution_id = ids.mint("ex", self._tenancy.clock)
+        if order.idempotency_key:
+            execution_id = await self._keyed(space, principal, order, agent.id, execution_id)
+        requested = Requested(
+            agent_id=agent.id,
+            agent=Raw(msgspec.json.encode(agent)),
+            prompt=order.prompt,
+            caller=Caller.of(principal),
+            traceparent=order.traceparent or new_traceparent(),
+            context=order.context,
+            stream=order.stream,
+            tools_enabled=order.tools_enabled,
+            metadata=order.metadata,
+            overrides=order.overrides,
+            submitted=order.submitted,
+            depth=order.depth,
+        )
+        try:
+            await space.log(execution_id).append(START, [requested])
+        except Fenced:
+            return execution_id  # joined: somebody accepted it before us, or is about to
+        await space.enqueue(agent.id, execution_id, occasion="accepted")
+        self._tenancy.faults.reach("accept:queued")
+        return execution_id
+
+    async def _keyed(
+        self, space: TenantSpace, principal: Principal, order: Order, agent_id: str, execution_id: str
+    ) -> str:
+        """The execution that this key stands for: a new one, or the one it was first used for."""
+        digest = _digest(order, agent_id)
+        name = sha256(f"{principal.subject}\0{order.idempotency_key}".encode()).hexdigest()
+        keys = space.records("cb_agent_state", _Key)
+        try:
+            fresh = _Key(execution_id=execution_id, digest=digest)
+            await keys.create("idempotency", name, value=fresh, ttl=KEY_SECONDS)
+        except WrongRevision:
+            held = await keys.get("idempotency", name)
+            if held is not None:
+                if held.value.digest != digest:
+                    raise Conflict(
+                        "IDEMPOTENCY_MISMATCH",
+                        "This idempotency key was used for another request.",
+                        "Use a new key, or send the same arguments.",
+                    ) from None
+                return held.value.execution_id
+        self._tenancy.faults.reach("accept:keyed")
+        return execution_id
+
+    async def view(self, space: TenantSpace, execution_id: str) -> ExecutionView:
+        """The run as it stands. Raises `NotFound` (`EXECUTION_UNKNOWN`)."""
+        return (await self._run(space, execution_id)).view()
+
+    async def events(self, space: TenantSpace, execution_id: str, cursor: int, limit: int) -> list[Entry]:
+        """Up to `limit` entries behind `cursor`."""
+        entries = await self._entries(space, execution_id)
+        return [entry for entry in entries if entry.seq > cursor][:limit]
+
+    async def transcript(self, space: TenantSpace, execution_id: str) -> tuple[Message, ...]:
+        """The conversation so far, tool turns included."""
+        run = await self._run(space, execution_id)
+        final = (Message(role="assistant", text=run.text),) if run.status == "completed" else ()
+        return (*run.conversation(), *(final if run.turns and run.turns[-1].text != run.text else ()))
+
+    async def wait(self, space: TenantSpace, execution_id: str, seconds: float) -> ExecutionView:
+        """The run when it has ended, or as it stands after `seconds`."""
+        with anyio.move_on_after(seconds):
+            async with self.follow(space, execution_id) as updates:
+                async for _ in updates:
+                    pass
+        return await self.view(space, execution_id)
+
+    async def newest(
+        self, space: TenantSpace, *, before: str, limit: int, agent_id: str = "", status: str = ""
+    ) -> tuple[list[ExecutionView], str]:
+        """A page of runs, newest first, behind the id `before`; and the cursor of the next page, "" at the end.
+
+        A page is short when the filters let little through; go on with its cursor.
+        """
+        every = [known for known in reversed(await space.execution_ids()) if not before or known < before]
+        page: list[ExecutionView] = []
+        for looked_at, execution_id in enumerate(every[:_LIST_SCAN], 1):
+            view = await self.view(space, execution_id)
+            if (not agent_id or view.agent_id == agent_id) and (not status or view.status == status):
+                page.append(view)
+            if len(page) == limit:
+                return page, execution_id if looked_at < len(every) else ""
+        return page, every[_LIST_SCAN - 1] if len(every) > _LIST_SCAN else ""
+
+    async def cancel(self, space: TenantSpace, principal: Principal, execution_id: str, reason: str) -> ExecutionView:
+        """Ends the run unless it has ended; the worker that holds it is told and is fenced off anyway."""
+        execution = space.log(execution_id)
+        while True:
+            run = await self._run(space, execution_id)
+            if run.finished:
+                return run.view()
+            tip, entries = await execution.read()
+            if ends(entries):
+                continue
+            try:
+                await execution.append(tip, [Cancelled(by=principal.subject, reason=reason)])
+            except Fenced:
+                continue  # the run took a step meanwhile
+            await space.signal("control", execution_id, msgspec.json.encode(_Cancel(execution_id)))
+
+    @asynccontextmanager
+    async def follow(self, space: TenantSpace, execution_id: str) -> AsyncIterator[AsyncIterator[Update]]:
+        """The run from its start to its end: batches of entries, and deltas of the text between them."""
+        await self._entries(space, execution_id)
+        send, receive = anyio.create_memory_object_stream[Update](256)
+        async with background() as tasks, send, receive:
+            tasks.start_soon(_forward_log, space, execution_id, send.clone())
+            tasks.start_soon(_forward_deltas, space, execution_id, send.clone())
+            yield _until_final(receive)
+
+    async def _run(self, space: TenantSpace, execution_id: str) -> Run:
+        return Run.folded(execution_id, await self._entries(space, execution_id))
+
+    async def _entries(self, space: TenantSpace, execution_id: str) -> list[Entry]:
+        if not ids.is_id(execution_id, "ex"):
+            raise unknown_execution()
+        _, entries = await space.log(execution_id).read()
+        if not entries:
+            raise unknown_execution()
+        return entries
+
+
+async def _forward_log(space: TenantSpace, execution_id: str, send: "anyio.abc.ObjectSendStream[Update]") -> None:
+    async with send, space.log(execution_id).follow() as batches:
+        async for batch in batches:
+            await send.send(batch)
+            if ends(batch):
+                return
+
+
+async def _forward_deltas(space: TenantSpace, execution_id: str, send: "anyio.abc.ObjectSendStream[Update]") -> None:
+    async with send, space.signals("delta", execution_id) as payloads:
+        async for payload in payloads:
+            await send.send(msgspec.json.decode(payload, type=Delta))
+
+
+async def _until_final(receive: "anyio.abc.ObjectReceiveStream[Update]") -> AsyncIterator[Update]:
+    async for update in receive:
+        yield update
+        if isinstance(update, list) and ends(update):
+            return
+
+
+def unknown_execution() -> NotFound:
+    """What is said of a run that is not this tenant's, or is not at all."""
+    return NotFound("EXECUTION_UNKNOWN", "There is no such execution.", "List executions with execution_list.")
+
+
+def _digest(order: Order, agent_id: str) -> str:
+    what = [agent_id, order.prompt, order.context, order.tools_enabled, order.overrides]
+    return sha256(msgspec.json.Encoder(order="deterministic").encode(what)).hexdigest()
+
+
+class Sweeper:
+    """Queues accepted runs again whose job was lost because their front end died before publishing it."""
+
+    def __init__(self, tenancy: Tenancy) -> None:
+        self._tenancy = tenancy
+        self._settled: set[str] = set()
+
+    async def sweep(self) -> int:
+        """Looks once at every log not yet known to have been started; returns how many were queued again."""
+        queued = 0
+        for space, execution_id in await self._tenancy.executions():
+            if execution_id in self._settled:
+                continue
+            _, entries = await space.log(execution_id).read()
+            run = Run.folded(execution_id, entries)
+            if run.started_at or run.finished:
+                self._settled.add(execution_id)
+            elif self._tenancy.clock.now() - run.created_at > _ORPHAN_AGE:
+                # A job that is still waiting is published twice at worst, and its second delivery finds the run done.
+                await space.enqueue(run.requested.agent_id, execution_id, occasion="swept")
+                queued += 1
+        return queued

@@ -1,0 +1,151 @@
+"""Takes jobs under a lease and brings their runs to an end.
+
+A worker owns a run only as long as its appends are accepted: `Fenced` means that somebody else has it,
+and it stops. The job is acknowledged after the fenced final append and never before. When the house
+closes, unfinished jobs go back to the queue at once.
+"""
+
+import logging
+from contextlib import suppress
+from typing import Final
+
+import anyio
+import msgspec
+
+from mcp_agents.execution.loop import Loop, Recorder
+from mcp_agents.execution.run import Run
+from mcp_agents.kernel.errors import AgentsError, Exhausted, Fault, Fenced
+from mcp_agents.kernel.events import AnyEvent, Failed, Problem, Retry, Started
+from mcp_agents.kernel.queue import Delivery
+from mcp_agents.kernel.tasks import background
+from mcp_agents.kernel.tenancy import Tenancy
+
+log = logging.getLogger("mcp_agents.worker")
+
+KEEP_SECONDS: Final = 1.5
+MAX_ATTEMPTS: Final = 5
+_IDLE_SECONDS: Final = 5.0
+
+
+class Worker:
+    """One worker loop with up to `concurrency` runs at once."""
+
+    def __init__(self, tenancy: Tenancy, loop: Loop, name: str, concurrency: int) -> None:
+        self._tenancy, self._loop, self._name = tenancy, loop, name
+        self._slots = anyio.CapacityLimiter(concurrency)
+        self._held: dict[str, tuple[Delivery, anyio.CancelScope]] = {}
+
+    async def work(self) -> None:
+        """Until cancelled."""
+        async with background() as tasks:
+            tasks.start_soon(self._keep_leases)
+            tasks.start_soon(self._hear_cancels)
+            while True:
+                free = self._slots.total_tokens - len(self._held)
+                if free <= 0:
+                    await anyio.sleep(0.01)
+                    continue
+                for delivery in await self._take(int(free)):
+                    scope = anyio.CancelScope()
+                    self._held[delivery.job.execution_id] = (delivery, scope)
+                    tasks.start_soon(self._hold, delivery, scope)
+
+    async def _take(self, limit: int) -> list[Delivery]:
+        try:
+            return await self._tenancy.take(min(limit, 64), _IDLE_SECONDS)
+        except AgentsError as error:
+            log.warning("the queue does not answer: %s", error)
+            await anyio.sleep(0.2)
+            return []
+
+    async def _hold(self, delivery: Delivery, scope: anyio.CancelScope) -> None:
+        """One job from lease to acknowledgement."""
+        finished = False
+        try:
+            with scope:
+                finished = await self._bring_to_end(delivery)
+            if scope.cancel_called and not finished:
+                finished = await self._is_final(delivery)
+        except Fenced:
+            finished = await self._is_final(delivery)
+        except AgentsError as error:
+            log.warning("run %s is given back: %s", delivery.job.execution_id, error)
+        except Exception:  # the boundary: what one run meets must not end the worker
+            log.exception("run %s is given back", delivery.job.execution_id)
+        finally:
+            self._held.pop(delivery.job.execution_id, None)
+            with anyio.move_on_after(2, shield=True):
+                if finished:
+                    self._tenancy.faults.reach("job:done")
+                    await delivery.done()
+                else:
+                    await delivery.release()
+
+    async def _bring_to_end(self, delivery: Delivery) -> bool:
+        job = delivery.job
+        space = self._tenancy.of_job(job)
+        execution = space.log(job.execution_id)
+        tip, entries = await execution.read()
+        if not entries:
+            log.error("job %s has no log and is dropped", job.execution_id)
+            return True
+        run = Run.folded(job.execution_id, entries)
+        if run.finished:
+            return True
+        recorder = Recorder(space, execution, tip, run, anyio.Lock())
+        if delivery.attempt > MAX_ATTEMPTS:
+            await recorder.record([Failed(problem=Problem.of(_too_many_attempts()))])
+            return True
+        await recorder.record(self._start(run, delivery.attempt))
+        try:
+            await self._loop.finish(recorder)
+        except (AgentsError, Fenced):
+            raise
+        except Exception:  # the boundary: a defect ends this run, not the worker
+            log.exception("run %s met a defect", job.execution_id)
+            defect = Fault("INTERNAL", "The run met a defect of the server.", "Report it with the execution id.")
+            await recorder.record([Failed(problem=Problem.of(defect))])
+        return run.finished
+
+    def _start(self, run: Run, attempt: int) -> list[AnyEvent]:
+        attempt = max(attempt, run.attempts + 1)
+        events: list[AnyEvent] = [Started(worker=self._name, attempt=attempt)]
+        if run.attempts and not run.owed():
+            # The call may have been on its way when its worker was lost: said aloud, since it may be paid twice.
+            events.append(Retry(what=f"model turn {len(run.turns) + 1}", reason="its worker was lost"))
+        return events
+
+    async def _is_final(self, delivery: Delivery) -> bool:
+        """Whether the run has ended, by whomever; only then may our acknowledgement remove the job."""
+        with anyio.move_on_after(5, shield=True), suppress(AgentsError):
+            _, entries = await self._tenancy.of_job(delivery.job).log(delivery.job.execution_id).read()
+            return Run.folded(delivery.job.execution_id, entries).finished
+        return False
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await anyio.sleep(KEEP_SECONDS)
+            for delivery, _ in list(self._held.values()):
+                await delivery.keep()
+
+    async def _hear_cancels(self) -> None:
+        async with self._tenancy.controls() as controls:
+            async for payload in controls:
+                with suppress(msgspec.MsgspecError):
+                    execution_id = msgspec.json.decode(payload, type=_Cancel).execution_id
+                    if held := self._held.get(execution_id):
+                        held[1].cancel()
+
+
+class _Cancel(msgspec.Struct, frozen=True):
+    """A cancel signal on the control channel."""
+
+    execution_id: str
+
+
+def _too_many_attempts() -> Exhausted:
+    return Exhausted(
+        "ATTEMPTS_EXHAUSTED",
+        f"The run lost its worker {MAX_ATTEMPTS} times and was given up.",
+        "Look at its events, mend what kills the worker, and start it again.",
+    )

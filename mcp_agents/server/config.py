@@ -1,0 +1,174 @@
+"""Settings: `mcp-agents.toml`, and every value also as `MCP_AGENTS_SECTION__NAME`; the environment wins.
+
+The only place that reads files of settings and the environment. An unknown key is an error that names the
+nearest known one; a key in a file is the name of a variable, never the secret itself.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from mcp_agents.kernel.errors import Invalid
+
+ENV_PREFIX: Final = "MCP_AGENTS_"
+CONFIG_ENV: Final = "MCP_AGENTS_CONFIG"
+LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(_Section):
+    """`[server]`"""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8765, ge=0, le=65535)
+    public_url: str = ""
+    data_dir: str = ""
+    workers: int = Field(1, ge=0, le=64)
+    concurrency: int = Field(256, ge=1, le=10_000)
+
+    @field_validator("public_url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        if value and not value.startswith(("https://", "http://")):
+            raise ValueError("a public URL begins with https:// or http://")
+        return value.rstrip("/")
+
+
+class NatsSettings(_Section):
+    """`[nats]`"""
+
+    url: str = ""
+    replicas: int = Field(1, ge=1, le=5)
+    sync: Literal["always", "interval"] = "always"
+
+
+class AuthSettings(_Section):
+    """`[auth]`"""
+
+    mode: Literal["embedded", "external"] = "embedded"
+    issuer: str = ""
+    tenant_claim: str = "tenant"
+    audience: str = ""
+
+
+class ModelSettings(_Section):
+    """One `[[models]]` entry."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$")
+    litellm_model: str = Field(min_length=1)
+    api_base: str = ""
+    api_key_env: str = ""
+    wire: Literal["", "openai", "litellm"] = ""
+    tasks: tuple[str, ...] = ()
+    input_micro_usd_per_mtok: int | None = Field(None, ge=0)
+    output_micro_usd_per_mtok: int | None = Field(None, ge=0)
+    context_window: int | None = Field(None, ge=1)
+    region: str = ""
+
+
+class ToolSettings(_Section):
+    """`[tools]`"""
+
+    stdio: Literal["", "off", "sandboxed", "trusted"] = ""
+
+
+class KeySettings(_Section):
+    """`[keys]`"""
+
+    master: str = ""
+
+
+class Settings(_Section):
+    """Everything that can be set."""
+
+    server: ServerSettings = ServerSettings.model_validate({})
+    nats: NatsSettings = NatsSettings.model_validate({})
+    auth: AuthSettings = AuthSettings.model_validate({})
+    models: tuple[ModelSettings, ...] = ()
+    tools: ToolSettings = ToolSettings.model_validate({})
+    keys: KeySettings = KeySettings.model_validate({})
+    virtual_models: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def data_dir(self) -> Path:
+        """Where everything is kept."""
+        return Path(self.server.data_dir or platformdirs.user_data_dir("mcp-agents", appauthor=False)).expanduser()
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server: what is trusted by default depends on it."""
+        return self.server.host in LOOPBACK
+
+    @property
+    def stdio(self) -> Literal["off", "sandboxed", "trusted"]:
+        """How stdio tool servers run: `trusted` by default on a loopback server, else `sandboxed`."""
+        return self.tools.stdio or ("trusted" if self.is_loopback else "sandboxed")
+
+
+def environment() -> Mapping[str, str]:
+    """The process environment, for those who are handed it."""
+    return os.environ  # noqa: TID251  # the one place
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from the file (if any) and the environment. Raises `Invalid` (`SETTINGS_INVALID`)."""
+    environ = environment() if environ is None else environ
+    if path is None and environ.get(CONFIG_ENV):
+        path = Path(environ[CONFIG_ENV])
+    data = _file(path) if path else _file(Path("mcp-agents.toml"), optional=True)
+    source = str(path or "mcp-agents.toml")
+    for name, value in sorted(environ.items()):
+        if name.startswith(ENV_PREFIX) and "__" in name:
+            section, _, key = name.removeprefix(ENV_PREFIX).lower().partition("__")
+            _overlay(data, section, key, value)
+    try:
+        return Settings.model_validate(data)
+    except ValidationError as cause:
+        raise _invalid("; ".join(_explain(error) for error in cause.errors()), source) from cause
+
+
+def _file(path: Path, *, optional: bool = False) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as cause:
+        if optional:
+            return {}
+        raise _invalid(f"the file {path} does not exist", str(path)) from cause
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as cause:
+        raise _invalid(f"{path} cannot be read: {cause}", str(path)) from cause
+
+
+def _overlay(data: dict[str, Any], section: str, key: str, value: str) -> None:
+    if section == "models":
+        raise _invalid("MCP_AGENTS_MODELS__… cannot be set: models are a list", "the environment")
+    part = data.setdefault(section, {})
+    if isinstance(part, dict):
+        part[key] = [item.strip() for item in value.split(",")] if section == "virtual_models" else value
+
+
+def _explain(error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] != "extra_forbidden":
+        return f"{place}: {error['msg']}"
+    section: Any = Settings
+    for part in error["loc"][:-1]:
+        if isinstance(part, str) and isinstance(section, type) and part in section.model_fields:
+            section = section.model_fields[part].annotation
+    if error["loc"][0] == "models":
+        section = ModelSettings
+    known = list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
+    near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.3)
+    return f"{place} is not a setting" + (f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}")
+
+
+def _invalid(what: str, source: str) -> Invalid:
+    return Invalid("SETTINGS_INVALID", f"The settings are not valid: {what}.", f"Correct {source} or the variable.")

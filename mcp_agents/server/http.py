@@ -1,0 +1,268 @@
+"""The HTTP door: who may connect, who asks, and with which right, before anything else is looked at.
+
+Order of the layers: Host and Origin → path → bearer → scope → the MCP session manager. A request without
+enough is answered with the challenge that lets a client get it: 401 with the metadata's address, 403 with
+the scopes to step up to. The pages of the authorization server are `mcp_agents_auth`'s.
+"""
+
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.shared.inbound import decode_header_value
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mcp_agents.kernel.errors import AgentsError
+from mcp_agents.server import rendering
+from mcp_agents.server.compose import House
+from mcp_agents.server.config import LOOPBACK
+from mcp_agents.server.mcp import AGENT_PREFIX, Door, Seat
+from mcp_agents_auth.http import routes as authorization_routes
+from mcp_agents_auth.verifier import VerifiedToken
+from mcp_agents_tools.surface import scopes as table
+from mcp_agents_tools.surface.catalogue import Catalogue
+
+log = logging.getLogger("mcp_agents.http")
+
+BODY_LIMIT: Final = 4 * 1024 * 1024
+WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
+_NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+
+
+def app(house: House) -> Starlette:
+    """The whole HTTP surface of one house, ready for an ASGI server."""
+    server = Door(house.catalogue, house.services, house.tenancy).server()
+    manager = StreamableHTTPSessionManager(server, max_request_body_size=BODY_LIMIT)
+    gate = Gate(manager.handle_request, house)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with manager.run():
+            yield
+
+    async def live(_: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def ready(_: Request) -> Response:
+        good = house.ready()
+        return PlainTextResponse("ready\n" if good else "not ready\n", status_code=200 if good else 503)
+
+    async def metadata(request: Request) -> Response:
+        path = "/" + request.path_params.get("path", "mcp")
+        if gate.selection(path) is None:
+            return PlainTextResponse("Not Found", status_code=404)
+        return JSONResponse(gate.metadata(path), headers={"Access-Control-Allow-Origin": "*"})
+
+    hosts = _hosts(house.public_url)
+    return Starlette(
+        routes=[
+            Route("/livez", live),
+            Route("/readyz", ready),
+            Route(WELL_KNOWN, metadata),
+            Route(WELL_KNOWN + "/{path:path}", metadata),
+            *authorization_routes(house.auth),
+            Route("/mcp", gate),
+            Route("/mcp/{selection:path}", gate),
+        ],
+        middleware=[Middleware(HostGuard, hosts=hosts, origins=_origins(house.public_url))],
+        exception_handlers={AgentsError: _render},
+        lifespan=lifespan,
+    )
+
+
+async def _render(_: Request, error: Exception) -> Response:
+    known = error if isinstance(error, AgentsError) else rendering.defect()
+    return JSONResponse({"error": rendering.public(known)}, status_code=rendering.HTTP_STATUS[known.kind])
+
+
+class HostGuard:
+    """Refuses requests meant for another name (DNS rebinding) or sent by another site's page."""
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str], origins: Callable[[str], bool]) -> None:
+        self._app, self._hosts, self._origins = app, hosts, origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = dict(scope["headers"])
+            host = urlsplit(f"//{headers.get(b'host', b'').decode('latin-1')}").hostname
+            if host not in self._hosts:
+                await PlainTextResponse("Misdirected Request", status_code=421)(scope, receive, send)
+                return
+            origin = headers.get(b"origin")
+            if origin is not None and not self._origins(origin.decode("latin-1")):
+                await PlainTextResponse("Forbidden origin", status_code=403)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+class CallerUser(AuthenticatedUser):
+    """The verified caller in the SDK's shape, so that its sessions are bound to the credential's owner."""
+
+    def __init__(self, token: VerifiedToken) -> None:
+        principal = token.principal
+        super().__init__(
+            AccessToken(
+                token="",  # noqa: S106  # never handed on
+                client_id=f"{principal.tenant}/{principal.client}",
+                scopes=sorted(principal.scopes),
+                expires_at=token.expires_at,
+                subject=f"{principal.tenant}/{principal.subject}",
+            )
+        )
+
+
+class Gate:
+    """In front of the MCP endpoint: 404 for a path that is none, 401, 403, and then the caller's seat."""
+
+    def __init__(self, app: ASGIApp, house: House) -> None:
+        self._app, self._verify = app, house.auth.verifier.verify
+        self._catalogue: Catalogue = house.catalogue
+        self._public_url, self._issuer = house.public_url, house.auth.issuer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"].rstrip("/")
+        selection = self.selection(path)
+        if selection is None:
+            await PlainTextResponse("Not Found", status_code=404)(scope, receive, send)
+            return
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        kind, _, credential = headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer" or not credential.strip():
+            await self._challenge(401, path, self._scopes(selection))(scope, receive, send)
+            return
+        try:
+            token = await self._verify(credential.strip())
+        except AgentsError as error:
+            if error.kind == "Unavailable":
+                await _render_now(error)(scope, receive, send)
+            else:
+                await self._challenge(401, path, self._scopes(selection), "invalid_token", error.public)(
+                    scope, receive, send
+                )
+            return
+        method, name, receive = await _named(headers, receive)
+        needed = self._needed(selection, method, name)
+        if needed and not token.principal.allows(needed):
+            granted = token.principal.scopes & self._scopes(selection)
+            await self._challenge(
+                403, path, granted | {needed}, "insufficient_scope", f"This needs the scope {needed}."
+            )(scope, receive, send)
+            return
+        scope["user"] = CallerUser(token)
+        scope.setdefault("state", {})["seat"] = Seat(token.principal, selection)
+        await self._app(scope, receive, send)
+
+    def selection(self, path: str) -> str | None:
+        """What a path under `/mcp` selects, or None when there is no such path."""
+        if path == "/mcp":
+            return ""
+        if not path.startswith("/mcp/"):
+            return None
+        rest = path.removeprefix("/mcp/")
+        if rest.startswith(AGENT_PREFIX):
+            return rest if "/" not in rest.removeprefix(AGENT_PREFIX) and rest != AGENT_PREFIX else None
+        return rest if self._catalogue.view(rest) is not None else None
+
+    def metadata(self, path: str) -> dict[str, Any]:
+        """The protected-resource metadata (RFC 9728) of one path."""
+        return {
+            "resource": f"{self._public_url}{path}",
+            "authorization_servers": [self._issuer],
+            "scopes_supported": sorted(self._scopes(self.selection(path) or "")),
+            "bearer_methods_supported": ["header"],
+            "resource_name": "mcp-agents",
+        }
+
+    def _scopes(self, selection: str) -> frozenset[str]:
+        if selection.startswith(AGENT_PREFIX):
+            return frozenset({table.AGENT_SERVER})
+        view = self._catalogue.view(selection)
+        offered = (*view.tools, *view.resources, *view.prompts) if view else ()
+        return frozenset(self._catalogue.scopes[name] for name in offered)
+
+    def _needed(self, selection: str, method: str, name: str) -> str:
+        if method not in _NAMED:
+            return ""
+        if selection.startswith(AGENT_PREFIX):
+            return table.AGENT_SERVER
+        return self._catalogue.scopes.get(name, "")
+
+    def _challenge(
+        self, status: int, path: str, scopes: frozenset[str], error: str = "", description: str = ""
+    ) -> Response:
+        parts = [f'resource_metadata="{self._public_url}{WELL_KNOWN}{path}"', f'scope="{" ".join(sorted(scopes))}"']
+        if error:  # without credentials RFC 6750 wants no error code
+            parts = [f'error="{error}"', f'error_description="{description}"', *parts]
+        body = {"error": error or "unauthorized", "error_description": description or "A bearer token is needed."}
+        return JSONResponse(
+            body,
+            status_code=status,
+            headers={"WWW-Authenticate": "Bearer " + ", ".join(parts), "Cache-Control": "no-store"},
+        )
+
+
+def _render_now(error: AgentsError) -> Response:
+    return JSONResponse({"error": rendering.public(error)}, status_code=rendering.HTTP_STATUS[error.kind])
+
+
+async def _named(headers: dict[str, str], receive: Receive) -> tuple[str, str, Receive]:
+    """The method and the name it acts on, and a `receive` that still has everything.
+
+    The current revision says both in headers, which the SDK later holds against the body; the previous era
+    says them only in the body, which is read here, bounded, and played back.
+    """
+    if "mcp-method" in headers:
+        return headers["mcp-method"], decode_header_value(headers.get("mcp-name", "")) or "", receive
+    messages: list[Message] = []
+    size = 0
+    while True:
+        message = await receive()
+        messages.append(message)
+        size += len(message.get("body", b""))
+        if message["type"] != "http.request" or not message.get("more_body") or size > BODY_LIMIT:
+            break
+    method, name = _from_body(b"".join(message.get("body", b"") for message in messages)) if size else ("", "")
+    played = iter(messages)
+
+    async def replay() -> Message:
+        return next(played, None) or await receive()
+
+    return method, name, replay
+
+
+def _from_body(body: bytes) -> tuple[str, str]:
+    try:
+        request = json.loads(body)
+        method = request["method"]
+        params = request.get("params") or {}
+        return str(method), str(params.get(_NAMED.get(method, ""), ""))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return "", ""  # malformed: the session manager answers it
+
+
+def _hosts(public_url: str) -> frozenset[str]:
+    own = urlsplit(public_url).hostname or ""
+    return frozenset({own, *LOOPBACK}) if own in LOOPBACK else frozenset({own})
+
+
+def _origins(public_url: str) -> Callable[[str], bool]:
+    own = urlsplit(public_url)
+
+    def allowed(origin: str) -> bool:
+        parts = urlsplit(origin)
+        if own.hostname in LOOPBACK:  # a local client may serve its page from any port
+            return parts.scheme in ("http", "https") and parts.hostname in LOOPBACK
+        return (parts.scheme, parts.netloc) == (own.scheme, own.netloc)
+
+    return allowed

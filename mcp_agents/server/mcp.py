@@ -1,0 +1,366 @@
+"""The protocol's door: one low-level MCP server for every path, both eras and both transports.
+
+It turns a wire request into a `Call` of a plugin and its answer into a wire result. What a path shows is
+the catalogue's business, what an error looks like is `rendering`'s, who asks was settled in `http`.
+SDK internals that may move are touched here and nowhere else.
+"""
+
+import logging
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import mcp_types as mcp
+import msgspec
+from mcp.server.caching import CacheHint
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel.server import Server
+from mcp.shared.exceptions import MCPError
+from pydantic import ValidationError
+
+from mcp_agents import __version__
+from mcp_agents.agents.catalog import invalid_fields
+from mcp_agents.kernel import ids
+from mcp_agents.kernel.errors import AgentsError, NotFound
+from mcp_agents.kernel.principal import Principal
+from mcp_agents.kernel.tenancy import Tenancy
+from mcp_agents.server import rendering
+from mcp_agents_tools.surface import scopes
+from mcp_agents_tools.surface.agent_server import agent_tool
+from mcp_agents_tools.surface.catalogue import Catalogue, View
+from mcp_agents_tools.surface.plugin import Call, PromptSpec, ResourceSpec, Services, ToolSpec
+
+log = logging.getLogger("mcp_agents.mcp")
+
+NAME: Final = "mcp-agents"
+AGENT_PREFIX: Final = "agent/"
+PAGE: Final = 100
+META_PREFIX: Final = "io.github.mcp-agents/"
+_LISTS: Final = CacheHint(30_000, "private")
+_INSTRUCTIONS: Final = (
+    "Runs LLM agents durably. Find agents with agent_list or make one with agent_create, then run one with "
+    "agent_execute; if it returns status running, call execution_wait with its execution_id. More tools are at "
+    "/mcp/all, one agent alone is at /mcp/agent/{name}."
+)
+
+Context = ServerRequestContext[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Where a request came in: who asks, and which part of the surface its path shows."""
+
+    principal: Principal
+    selection: str
+
+
+class Door:
+    """The handlers. `local` is the principal of a connection without HTTP (stdio)."""
+
+    def __init__(
+        self, catalogue: Catalogue, services: Services, tenancy: Tenancy, local: Principal | None = None
+    ) -> None:
+        self._catalogue, self._services, self._tenancy, self._local = catalogue, services, tenancy, local
+
+    def server(self) -> Server[Any]:
+        """The MCP server that these handlers make."""
+        every = self._catalogue.view("all")
+        schemas = {name: input_schema(tool) for name, tool in every.tools.items()} if every else {}
+        return Server(
+            NAME,
+            version=__version__,
+            title="mcp-agents",
+            instructions=_INSTRUCTIONS,
+            cache_hints={
+                "tools/list": _LISTS,
+                "prompts/list": _LISTS,
+                "resources/list": CacheHint(0, "private"),
+                "resources/templates/list": _LISTS,
+                "resources/read": CacheHint(0, "private"),
+                "server/discover": _LISTS,
+            },
+            get_tool_input_schema=schemas.get,
+            on_list_tools=self.list_tools,
+            on_call_tool=self.call_tool,
+            on_list_resources=self.list_resources,
+            on_list_resource_templates=self.list_resource_templates,
+            on_read_resource=self.read_resource,
+            on_list_prompts=self.list_prompts,
+            on_get_prompt=self.get_prompt,
+            on_completion=self.complete,
+        )
+
+    async def list_tools(self, ctx: Context, params: mcp.PaginatedRequestParams | None) -> mcp.ListToolsResult:
+        """The tools of the path that the caller may use, in a fixed order."""
+        seat = self._seat(ctx)
+        tools = list((await self._tools(ctx, seat)).values())
+        page, cursor = _page(tools, params)
+        return mcp.ListToolsResult(tools=[tool_of(tool) for tool in page], next_cursor=cursor)
+
+    async def call_tool(self, ctx: Context, params: mcp.CallToolRequestParams) -> mcp.CallToolResult:
+        """Runs a tool. Only a tool that the path does not offer is a protocol error."""
+        try:
+            seat = self._seat(ctx)
+            tool = await self._tool(ctx, seat, params.name)
+            if not seat.selection.startswith(AGENT_PREFIX):
+                seat.principal.require(self._catalogue.scopes[tool.name])
+            arguments = tool.arguments.model_validate(params.arguments or {})
+            return result_of(tool, await tool.function(self._call(ctx, seat), arguments))
+        except ValidationError as cause:
+            return rendering.tool_error(invalid_fields(cause))
+        except AgentsError as error:
+            return rendering.tool_error(error)
+        except MCPError:
+            raise
+        except Exception:  # the boundary: a defect becomes an answer, its cause stays in our log
+            log.exception("tool %s", params.name)
+            return rendering.tool_error(rendering.defect())
+
+    async def list_resources(self, ctx: Context, params: mcp.PaginatedRequestParams | None) -> mcp.ListResourcesResult:
+        """The concrete resources that the caller may read."""
+        seat = self._seat(ctx)
+        call = self._call(ctx, seat)
+        listed = [
+            mcp.Resource(
+                uri=each.uri,
+                name=each.name,
+                title=each.title or None,
+                description=each.description or None,
+                mime_type="application/json",
+            )
+            for resource in self._view(seat).resources.values()
+            if resource.listing and self._catalogue.allowed(seat.principal, resource.template)
+            for each in await resource.listing(call)
+        ]
+        page, cursor = _page(listed, params)
+        return mcp.ListResourcesResult(resources=page, next_cursor=cursor)
+
+    async def list_resource_templates(
+        self, ctx: Context, params: mcp.PaginatedRequestParams | None
+    ) -> mcp.ListResourceTemplatesResult:
+        """The templates that the caller may use."""
+        seat = self._seat(ctx)
+        templates = [
+            mcp.ResourceTemplate(
+                uri_template=resource.template,
+                name=resource.name,
+                title=resource.title,
+                description=resource.description,
+                mime_type="application/json",
+            )
+            for resource in self._view(seat).resources.values()
+            if "{" in resource.template and self._catalogue.allowed(seat.principal, resource.template)
+        ]
+        page, cursor = _page(templates, params)
+        return mcp.ListResourceTemplatesResult(resource_templates=page, next_cursor=cursor)
+
+    async def read_resource(self, ctx: Context, params: mcp.ReadResourceRequestParams) -> mcp.ReadResourceResult:
+        """A resource as JSON. What is not there, not the caller's, or not allowed reads the same."""
+        seat = self._seat(ctx)
+        uri = str(params.uri)
+        for resource in self._view(seat).resources.values():
+            variables = _match(resource.template, uri)
+            if variables is not None and self._catalogue.allowed(seat.principal, resource.template):
+                try:
+                    body = await resource.read(self._call(ctx, seat), **variables)
+                except NotFound:
+                    break
+                except AgentsError as error:
+                    raise _protocol_error(error) from error
+                text = msgspec.json.encode(body).decode()
+                contents = mcp.TextResourceContents(uri=uri, mime_type="application/json", text=text)
+                return mcp.ReadResourceResult(contents=[contents])
+        raise MCPError(mcp.INVALID_PARAMS, "Resource not found", {"uri": uri})
+
+    async def list_prompts(self, ctx: Context, params: mcp.PaginatedRequestParams | None) -> mcp.ListPromptsResult:
+        """The prompts that the caller may use."""
+        seat = self._seat(ctx)
+        prompts = [
+            mcp.Prompt(
+                name=prompt.name,
+                title=prompt.title,
+                description=prompt.description,
+                arguments=[
+                    mcp.PromptArgument(name=name, description=text, required=True)
+                    for name, text in prompt.arguments.items()
+                ],
+            )
+            for prompt in self._prompts(seat).values()
+        ]
+        page, cursor = _page(prompts, params)
+        return mcp.ListPromptsResult(prompts=page, next_cursor=cursor)
+
+    async def get_prompt(self, ctx: Context, params: mcp.GetPromptRequestParams) -> mcp.GetPromptResult:
+        """A prompt with its arguments filled in."""
+        seat = self._seat(ctx)
+        prompt = self._prompts(seat).get(params.name)
+        if prompt is None:
+            raise MCPError(mcp.INVALID_PARAMS, f"Unknown prompt: {params.name}")
+        given = params.arguments or {}
+        if missing := sorted(set(prompt.arguments) - set(given)):
+            raise MCPError(mcp.INVALID_PARAMS, f"Missing arguments: {', '.join(missing)}")
+        try:
+            text = await prompt.render(self._call(ctx, seat), given)
+        except AgentsError as error:
+            raise _protocol_error(error) from error
+        message = mcp.PromptMessage(role="user", content=mcp.TextContent(type="text", text=text))
+        return mcp.GetPromptResult(description=prompt.description, messages=[message])
+
+    async def complete(self, ctx: Context, params: mcp.CompleteRequestParams) -> mcp.CompleteResult:
+        """Values for an argument of a prompt or a template, among what the caller may see."""
+        seat = self._seat(ctx)
+        target: PromptSpec | ResourceSpec | None
+        if isinstance(params.ref, mcp.PromptReference):
+            target = self._prompts(seat).get(params.ref.name)
+        else:
+            target = self._view(seat).resources.get(str(params.ref.uri))
+            if target and not self._catalogue.allowed(seat.principal, target.template):
+                target = None
+        completer = target.complete.get(params.argument.name) if target else None
+        values = await completer(self._call(ctx, seat), params.argument.value) if completer else []
+        return mcp.CompleteResult(
+            completion=mcp.Completion(values=values[:100], total=len(values), has_more=len(values) > 100)
+        )
+
+    def _seat(self, ctx: Context) -> Seat:
+        if ctx.request is not None:
+            seat: Seat = ctx.request.scope["state"]["seat"]
+            return seat
+        if self._local is None:
+            raise MCPError(mcp.INVALID_REQUEST, "This connection has no caller.")
+        return Seat(self._local, "all")
+
+    def _view(self, seat: Seat) -> View:
+        if seat.selection.startswith(AGENT_PREFIX):
+            return View({}, {}, {})
+        return self._catalogue.view(seat.selection) or View({}, {}, {})
+
+    def _prompts(self, seat: Seat) -> dict[str, PromptSpec]:
+        return {
+            name: prompt
+            for name, prompt in self._view(seat).prompts.items()
+            if self._catalogue.allowed(seat.principal, name)
+        }
+
+    async def _tools(self, ctx: Context, seat: Seat) -> dict[str, ToolSpec]:
+        if seat.selection.startswith(AGENT_PREFIX):
+            if not seat.principal.allows(scopes.AGENT_SERVER):
+                return {}
+            try:
+                tool = await agent_tool(self._call(ctx, seat), seat.selection.removeprefix(AGENT_PREFIX))
+            except AgentsError as error:
+                raise _protocol_error(error) from error
+            return {tool.name: tool}
+        return {
+            name: tool for name, tool in self._view(seat).tools.items() if self._catalogue.allowed(seat.principal, name)
+        }
+
+    async def _tool(self, ctx: Context, seat: Seat, name: str) -> ToolSpec:
+        if seat.selection.startswith(AGENT_PREFIX):
+            seat.principal.require(scopes.AGENT_SERVER)
+            tool = (await self._tools(ctx, seat)).get(name)
+        else:
+            tool = self._view(seat).tools.get(name)
+        if tool is None:
+            raise MCPError(mcp.INVALID_PARAMS, f"Unknown tool: {name}")
+        return tool
+
+    def _call(self, ctx: Context, seat: Seat) -> Call:
+        meta: dict[str, Any] = dict(ctx.meta or {})
+        steps = 0
+
+        async def report(message: str) -> None:
+            nonlocal steps
+            steps += 1
+            await ctx.session.report_progress(steps, None, message)
+
+        depth = meta.get(f"{META_PREFIX}depth", 0)
+        effect_id = meta.get(f"{META_PREFIX}effect_id", "")
+        return Call(
+            principal=seat.principal,
+            space=self._tenancy.of(seat.principal),
+            services=self._services,
+            report=report,
+            traceparent=str(meta.get("traceparent", "")),
+            depth=depth if isinstance(depth, int) and 0 <= depth < 1000 else 0,
+            effect_id=effect_id if isinstance(effect_id, str) and ids.is_id(effect_id, "eff") else "",
+        )
+
+
+def tool_of(tool: ToolSpec) -> mcp.Tool:
+    """A tool as it is listed."""
+    return mcp.Tool(
+        name=tool.name,
+        title=tool.title,
+        description=tool.description,
+        input_schema=input_schema(tool),
+        output_schema=_output_schema(tool.result),
+        annotations=mcp.ToolAnnotations(
+            title=tool.title,
+            read_only_hint=tool.hints.read_only,
+            destructive_hint=tool.hints.destructive,
+            idempotent_hint=tool.hints.idempotent,
+            open_world_hint=tool.hints.open_world,
+        ),
+    )
+
+
+def input_schema(tool: ToolSpec) -> dict[str, Any]:
+    """A tool's arguments as JSON Schema."""
+    return _schema_of_arguments(tool.arguments)
+
+
+def result_of(tool: ToolSpec, value: msgspec.Struct) -> mcp.CallToolResult:
+    """A tool's result: structured, with a text twin for clients that read only text."""
+    structured = msgspec.to_builtins(value)
+    text = msgspec.json.encode(structured).decode()
+    failed = structured.get("status") in ("failed", "timeout") if tool.hints.open_world else False
+    content = [mcp.TextContent(type="text", text=text)]
+    return mcp.CallToolResult(content=content, structured_content=structured, is_error=failed)
+
+
+@lru_cache(maxsize=512)
+def _schema_of_arguments(arguments: Any) -> dict[str, Any]:
+    schema: dict[str, Any] = arguments.model_json_schema()
+    schema.pop("title", None)
+    schema.pop("description", None)
+    return schema
+
+
+@lru_cache(maxsize=512)
+def _output_schema(result: Any) -> dict[str, Any]:
+    schema: dict[str, Any] = msgspec.json.schema(result, ref_template="#/$defs/{name}")
+    # An object at the root, as clients of the previous era expect; the definitions stay beside it.
+    definitions = schema.get("$defs", {})
+    name = str(schema.get("$ref", "")).rpartition("/")[2]
+    root = dict(definitions.get(name, schema))
+    return {**root, "$defs": {key: each for key, each in definitions.items() if key != name}}
+
+
+def _page(items: list[Any], params: mcp.PaginatedRequestParams | None) -> tuple[list[Any], str | None]:
+    cursor = (params.cursor if params else None) or "0"
+    if not cursor.isdigit() or len(cursor) > 9:
+        raise MCPError(mcp.INVALID_PARAMS, "Invalid cursor")
+    start = int(cursor)
+    end = start + PAGE
+    return items[start:end], str(end) if end < len(items) else None
+
+
+@lru_cache(maxsize=128)
+def _pattern(template: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", template)
+    return re.compile(
+        "".join(
+            f"(?P<{part}>[A-Za-z0-9_-]{{1,64}})" if index % 2 else re.escape(part) for index, part in enumerate(parts)
+        )
+    )
+
+
+def _match(template: str, uri: str) -> dict[str, str] | None:
+    found = _pattern(template).fullmatch(uri)
+    return found.groupdict() if found else None
+
+
+def _protocol_error(error: AgentsError) -> MCPError:
+    return MCPError(rendering.JSONRPC_CODE[error.kind], rendering.sentence(error), rendering.public(error))

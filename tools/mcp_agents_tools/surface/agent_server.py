@@ -1,0 +1,52 @@
+"""One agent as an MCP server of its own (`/mcp/agent/{agent}`): a single tool named after it.
+
+This is what another agent, here or in another deployment, adds as a tool server. A repeated call with
+the same effect id joins the run it started.
+"""
+
+from typing import Any
+
+from pydantic import Field
+
+from mcp_agents.execution.dispatch import Order
+from mcp_agents_discovery.card import card_of
+from mcp_agents_tools.surface.executions import ExecutionResult, result_of
+from mcp_agents_tools.surface.following import follow_to_end
+from mcp_agents_tools.surface.plugin import Arguments, Call, Hints, ToolSpec
+
+_WAIT_SECONDS = 600.0
+
+
+class Ask(Arguments):
+    """What the agent is asked."""
+
+    prompt: str = Field(min_length=1, description="What the agent is asked.")
+    context: Any = Field(None, description="JSON data for the agent; shown to its model as data.")
+
+
+async def agent_tool(call: Call, reference: str) -> ToolSpec:
+    """The agent as a tool. Raises `NotFound` when the caller's tenant has no such agent."""
+    agent = (await call.services.agents.get(call.space, reference)).value
+    card = card_of(agent)
+
+    async def ask(call: Call, args: Ask) -> ExecutionResult:
+        order = Order(
+            agent=agent.id,
+            prompt=args.prompt,
+            context=args.context,
+            idempotency_key=call.effect_id,
+            traceparent=call.traceparent,
+            depth=call.depth,
+        )
+        execution_id = await call.services.dispatcher.submit(call.space, call.principal, order)
+        return result_of(await follow_to_end(call, execution_id, _WAIT_SECONDS))
+
+    return ToolSpec(
+        name=card.name,
+        title=card.title,
+        description=card.description,
+        arguments=Ask,
+        result=ExecutionResult,
+        hints=Hints(open_world=True, destructive=True),
+        function=ask,
+    )

@@ -1,0 +1,96 @@
+"""All plugins together: what there is, which part of it a path shows, and what each thing needs.
+
+Built once at the start from the entry points. `/mcp` shows what an IDE should load, `/mcp/all` everything,
+`/mcp/{plugin+plugin}` the named ones; an agent's own path is `agent_server`'s business.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Final
+
+from mcp_agents.kernel.errors import Invalid
+from mcp_agents.kernel.principal import Principal
+from mcp_agents_tools.surface.plugin import Plugin, PromptSpec, ResourceSpec, ToolSpec
+
+ENTRY_POINTS: Final = "mcp_agents.plugins"
+
+IDE_TOOLS: Final = frozenset(
+    {
+        "agent_execute",
+        "agent_submit",
+        "execution_wait",
+        "execution_get",
+        "execution_events",
+        "execution_cancel",
+        "agent_create",
+        "agent_get",
+        "agent_list",
+        "agent_update",
+    }
+)
+"""What `/mcp` offers: few enough for an IDE's model to choose from; the rest is one path away."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one path offers, before the caller's scopes are asked."""
+
+    tools: dict[str, ToolSpec]
+    resources: dict[str, ResourceSpec]
+    prompts: dict[str, PromptSpec]
+
+
+class Catalogue:
+    """Plugins by name, and the one table of scopes."""
+
+    def __init__(self, plugins: Iterable[Plugin]) -> None:
+        self._plugins: dict[str, Plugin] = {}
+        self.scopes: dict[str, str] = {}
+        for plugin in plugins:
+            self._add(plugin)
+
+    @staticmethod
+    def installed() -> "Catalogue":
+        """Every plugin that an installed distribution declares. Raises `Invalid` for one that clashes."""
+        found = sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name)
+        return Catalogue(point.load() for point in found)
+
+    def _add(self, plugin: Plugin) -> None:
+        offered = {**plugin.tools, **plugin.resources, **plugin.prompts}
+        clash = sorted(set(offered) & set(self.scopes)) or ([plugin.name] if plugin.name in self._plugins else [])
+        if clash:
+            raise Invalid("PLUGIN_CLASH", f"Two plugins offer {', '.join(clash)}.", "Remove or rename one of them.")
+        if missing := sorted(set(offered) - set(plugin.scopes)):
+            raise Invalid(
+                "PLUGIN_SCOPES", f"The plugin {plugin.name} names no scope for {', '.join(missing)}.", "Add them."
+            )
+        self._plugins[plugin.name] = plugin
+        self.scopes.update({name: plugin.scopes[name] for name in offered})
+
+    @property
+    def plugins(self) -> list[Plugin]:
+        """By name."""
+        return [self._plugins[name] for name in sorted(self._plugins)]
+
+    def view(self, selection: str) -> View | None:
+        """What the path behind `/mcp/` selects: "" for IDEs, `all`, or `plugin+plugin`; None for an unknown one."""
+        if selection in ("", "all"):
+            chosen = self.plugins
+        else:
+            names = selection.split("+")
+            if any(name not in self._plugins for name in names):
+                return None
+            chosen = [self._plugins[name] for name in sorted(set(names))]
+        tools = {name: tool for plugin in chosen for name, tool in plugin.tools.items()}
+        if not selection:
+            tools = {name: tool for name, tool in tools.items() if name in IDE_TOOLS}
+        return View(
+            tools=dict(sorted(tools.items())),
+            resources={key: each for plugin in chosen for key, each in plugin.resources.items()},
+            prompts={key: each for plugin in chosen for key, each in plugin.prompts.items()},
+        )
+
+    def allowed(self, principal: Principal, name: str) -> bool:
+        """Whether the caller may use this tool, resource template or prompt."""
+        return name in self.scopes and principal.allows(self.scopes[name])

@@ -1,0 +1,41 @@
+"""The table of rights of everything the house itself offers. Listing, calling and the docs all ask it.
+
+A third party's plugin brings a table of its own; `catalogue` joins them.
+"""
+
+from typing import Final
+
+AGENTS: Final = {
+    "agent_create": "agents:write",
+    "agent_get": "agents:read",
+    "agent_list": "agents:read",
+    "agent_update": "agents:write",
+    "agent_delete": "agents:write",
+    "agent_set_active": "agents:write",
+    "cb://agents/{id}": "agents:read",
+    "design_agent": "agents:read",
+}
+EXECUTIONS: Final = {
+    "agent_execute": "executions:run",
+    "agent_submit": "executions:run",
+    "execution_get": "executions:read",
+    "execution_wait": "executions:read",
+    "execution_list": "executions:read",
+    "execution_events": "executions:read",
+    "execution_cancel": "executions:run",
+    "cb://executions/{id}": "executions:read",
+    "cb://executions/{id}/events": "executions:read",
+    "cb://executions/{id}/transcript": "executions:read",
+    "debug_execution": "executions:read",
+}
+TOOLSERVERS: Final = {
+    "tool_server_add": "toolservers:write",
+    "tool_server_get": "toolservers:read",
+    "tool_server_list": "toolservers:read",
+    "tool_server_refresh": "toolservers:write",
+    "tool_server_remove": "toolservers:write",
+    "tool_list": "toolservers:read",
+    "cb://tools": "toolservers:read",
+}
+AGENT_SERVER: Final = "executions:run"
+"""What calling an agent over its own path `/mcp/agent/{agent}` needs."""

@@ -1,0 +1,228 @@
+"""The plugin `toolservers`: the MCP servers whose tools a tenant's agents may borrow."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+from pydantic import BaseModel, ConfigDict, Field
+
+from mcp_agents.kernel.toolserver import ToolServer, ToolServerSpec, UpstreamAuth
+from mcp_agents_tools.surface import scopes
+from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints, Listed, Plugin
+
+plugin = Plugin("toolservers", title="Tool servers", scopes=scopes.TOOLSERVERS)
+
+_NAME = Field(min_length=1, max_length=40, description="The server's name in this tenant.")
+
+
+class ToolView(Struct, frozen=True, kw_only=True):
+    """A tool of a server; `binding` is what an agent's `tools` takes."""
+
+    binding: str
+    name: str
+    title: str
+    description: str
+    read_only: bool
+    idempotent: bool
+    fingerprint: str
+
+
+class ToolServerView(Struct, frozen=True, kw_only=True):
+    """A tool server without its secrets."""
+
+    name: str
+    transport: Literal["stdio", "http"]
+    target: str
+    auth_type: str
+    env_names: tuple[str, ...]
+    trust_annotations: bool
+    tools: tuple[ToolView, ...]
+    created_at: datetime
+    updated_at: datetime
+    revision: int
+
+
+class ToolServerList(Struct, frozen=True, kw_only=True):
+    """The tenant's tool servers by name."""
+
+    tool_servers: tuple[ToolServerView, ...]
+
+
+class ToolList(Struct, frozen=True, kw_only=True):
+    """Tools that agents can be bound to."""
+
+    tools: tuple[ToolView, ...]
+
+
+class Removed(Struct, frozen=True, kw_only=True):
+    """What was removed."""
+
+    name: str
+    removed: bool = True
+
+
+class AuthArgument(BaseModel):
+    """How to sign in at the server. Secrets are stored encrypted and never returned."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["none", "bearer", "client_credentials"] = Field("none", description="The kind of sign-in.")
+    token: str = Field("", max_length=8192, description="For `bearer`: the token.", repr=False)
+    client_id: str = Field("", max_length=512, description="For `client_credentials`: our client id there.")
+    client_secret: str = Field("", max_length=1024, description="For `client_credentials`: our secret.", repr=False)
+    issuer: str = Field("", max_length=2048, description="The authorization server the secret may be sent to.")
+    scope: str = Field("", max_length=2048, description="Scopes to ask for, separated by spaces.")
+
+
+class ToolServerAddition(Arguments):
+    """A tool server to add."""
+
+    name: str = Field(min_length=1, max_length=40, pattern="^[a-z0-9_-]+$", description="A name, unique in the tenant.")
+    transport: Literal["stdio", "http"] = Field(description="`stdio` runs a command, `http` calls a URL.")
+    command: str = Field("", max_length=1024, description="For `stdio`: the program.")
+    args: tuple[str, ...] = Field((), max_length=100, description="For `stdio`: its arguments.")
+    env: dict[str, str] = Field(
+        default_factory=dict, description="For `stdio`: its environment; values are secrets.", repr=False
+    )
+    url: str = Field("", max_length=2048, description="For `http`: the MCP endpoint.")
+    auth: AuthArgument = Field(default_factory=lambda: AuthArgument.model_validate({}), description="How to sign in.")
+    exposes: tuple[str, ...] = Field((), max_length=200, description="Only these tools; absent: all of them.")
+    trust_annotations: bool = Field(
+        False, description="Believe its readOnlyHint and idempotentHint. Needs toolservers:admin."
+    )
+
+
+class ToolServerRef(Arguments):
+    """One tool server."""
+
+    name: str = _NAME
+
+
+class ToolServerRemoval(Arguments):
+    """Which tool server to remove."""
+
+    name: str = _NAME
+    expected_revision: int | None = Field(None, ge=1, description="The revision you read.")
+
+
+class Nothing(Arguments):
+    """No arguments."""
+
+
+class ToolListing(Arguments):
+    """Which tools to list."""
+
+    server: str = Field("", max_length=40, description="Only the tools of this server.")
+    q: str = Field("", max_length=200, description="Only tools whose name or description holds this text.")
+
+
+def _view(server: ToolServer) -> ToolServerView:
+    plain = {name: getattr(server, name) for name in ToolServerView.__struct_fields__ if name != "tools"}
+    return ToolServerView(**plain, tools=_tools(server))
+
+
+def _tools(server: ToolServer) -> tuple[ToolView, ...]:
+    return tuple(
+        ToolView(
+            binding=f"{server.name}/{tool.name}",
+            name=tool.name,
+            title=tool.title,
+            description=tool.description,
+            read_only=tool.read_only,
+            idempotent=tool.idempotent,
+            fingerprint=tool.fingerprint,
+        )
+        for tool in server.tools
+    )
+
+
+@plugin.tool(
+    "tool_server_add",
+    title="Add a tool server",
+    arguments=ToolServerAddition,
+    result=ToolServerView,
+    hints=Hints(open_world=True),
+)
+async def tool_server_add(call: Call, args: ToolServerAddition) -> ToolServerView:
+    """Connects to an MCP server, lists its tools and stores it, so that agents can be bound to them as
+    `name/tool` or `name/*`. Nothing is stored when the server cannot be reached."""
+    spec = ToolServerSpec(
+        name=args.name,
+        transport=args.transport,
+        command=args.command,
+        args=args.args,
+        env=args.env,
+        url=args.url,
+        auth=UpstreamAuth(**args.auth.model_dump()),
+        exposes=args.exposes,
+        trust_annotations=args.trust_annotations,
+    )
+    return _view(await call.services.tool_servers.add(call.space, call.principal, spec))
+
+
+@plugin.tool("tool_server_get", title="Get a tool server", arguments=ToolServerRef, result=ToolServerView, hints=READS)
+async def tool_server_get(call: Call, args: ToolServerRef) -> ToolServerView:
+    """Returns one tool server with its tools, as they were last listed."""
+    return _view(await call.services.tool_servers.get(call.space, args.name))
+
+
+@plugin.tool("tool_server_list", title="List tool servers", arguments=Nothing, result=ToolServerList, hints=READS)
+async def tool_server_list(call: Call, args: Nothing) -> ToolServerList:
+    """Lists the tenant's tool servers with their tools."""
+    return ToolServerList(
+        tool_servers=tuple(_view(server) for server in await call.services.tool_servers.all(call.space))
+    )
+
+
+@plugin.tool(
+    "tool_server_refresh",
+    title="Refresh a tool server",
+    arguments=ToolServerRef,
+    result=ToolServerView,
+    hints=Hints(idempotent=True, open_world=True),
+)
+async def tool_server_refresh(call: Call, args: ToolServerRef) -> ToolServerView:
+    """Connects again and stores what the server offers now."""
+    return _view(await call.services.tool_servers.refresh(call.space, call.principal, args.name))
+
+
+@plugin.tool(
+    "tool_server_remove",
+    title="Remove a tool server",
+    arguments=ToolServerRemoval,
+    result=Removed,
+    hints=Hints(destructive=True, idempotent=True),
+)
+async def tool_server_remove(call: Call, args: ToolServerRemoval) -> Removed:
+    """Removes a tool server and its secrets; agents bound to it lose those tools."""
+    await call.services.tool_servers.remove(call.space, args.name, expected_revision=args.expected_revision)
+    return Removed(name=args.name)
+
+
+@plugin.tool("tool_list", title="List tools", arguments=ToolListing, result=ToolList, hints=READS)
+async def tool_list(call: Call, args: ToolListing) -> ToolList:
+    """Lists the tools that agents can be bound to, over all tool servers."""
+    needle = args.q.casefold()
+    if args.server:
+        servers = [await call.services.tool_servers.get(call.space, args.server)]
+    else:
+        servers = await call.services.tool_servers.all(call.space)
+    return ToolList(
+        tools=tuple(
+            tool
+            for server in servers
+            for tool in _tools(server)
+            if needle in f"{tool.binding}\n{tool.description}".casefold()
+        )
+    )
+
+
+async def _listed(call: Call) -> list[Listed]:
+    return [Listed(uri="cb://tools", name="tools", title="Tools", description="Every tool agents can be bound to.")]
+
+
+@plugin.resource("cb://tools", name="tools", title="Tools", listing=_listed)
+async def tools_resource(call: Call) -> Any:
+    """Every tool that agents can be bound to."""
+    return msgspec.to_builtins((await tool_list(call, ToolListing.model_validate({}))).tools)
