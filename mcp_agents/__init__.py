@@ -3,3 +3,7 @@
 The packages below are floors; every import goes down (docs/architecture.md draws them):
 server > adapters > tools > execution > models > agents | auth > security > kernel.
 """
+
+from importlib.metadata import version
+
+__version__ = version("mcp-agents-server")

@@ -32,7 +32,7 @@ def objection(call: ToolCall, offered: dict[str, Tool], forbidden: frozenset[str
     if digest(call) in forbidden:
         return (
             "TOOL_UNKNOWN",
-            "An earlier call with the same arguments may have taken effect; it is not repeated without a person's consent.",
+            "An earlier call with the same arguments may have taken effect; it is not repeated unless a person approves.",
         )
     return None
 

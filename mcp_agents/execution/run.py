@@ -115,7 +115,7 @@ class Run:
     status: Status = "pending"
     attempts: int = 0
     turns: list[_Turn] = field(default_factory=list)
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     cost_micro_usd: int = 0
     model: str = ""
     model_ms: int = 0

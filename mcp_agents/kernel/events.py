@@ -305,7 +305,7 @@ def event_name(event: AnyEvent) -> str:
 
 def public_body(event: AnyEvent) -> dict[str, Any]:
     """The event as JSON-ready data without its tag; what readers are shown."""
-    body: dict[str, Any] = msgspec.to_builtins(event)
+    body: dict[str, Any] = msgspec.json.decode(_encode(event))
     body.pop("type", None)
     return body
 

@@ -6,10 +6,16 @@ takes what it needs from the `House`. Nothing here decides anything about agents
 
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+
+from mcp_agents_auth.embedded import AuthServer, build_auth
+from mcp_agents_tools.surface.catalogue import Catalogue
+from mcp_agents_tools.surface.plugin import Services
+from mcp_agents_tools.toolsets.hub import UpstreamHub
+from mcp_agents_tools.toolsets.servers import StoredToolServers
+from mcp_agents_tools.toolsets.toolbox import UpstreamToolsets
 
 from mcp_agents.adapters import nats_topology
 from mcp_agents.adapters.litellm_model import LitellmModel
@@ -27,21 +33,16 @@ from mcp_agents.execution.dispatch import Dispatcher, Sweeper
 from mcp_agents.execution.loop import Loop
 from mcp_agents.execution.worker import Worker
 from mcp_agents.kernel.clock import Clock, SystemClock
-from mcp_agents.kernel.errors import Invalid
+from mcp_agents.kernel.errors import Fault, Invalid
 from mcp_agents.kernel.faults import Faults, NoFaults
+from mcp_agents.kernel.messages import Message
+from mcp_agents.kernel.model import Model, ModelAnswer, ModelRequest, ToolSchema
 from mcp_agents.kernel.tenancy import Doors, Tenancy, TenantSpace
-from mcp_agents.models.router import ConfiguredModel, ModelRouter
+from mcp_agents.models.catalog import OFFLINE, ConfiguredModel
+from mcp_agents.models.router import ModelRouter
 from mcp_agents.security.egress import AddressRule
 from mcp_agents.security.keys import Vault, load_master_key
 from mcp_agents.server.config import ModelSettings, Settings, environment
-from mcp_agents_auth.embedded import AuthServer, build_auth
-from mcp_agents_tools.surface.catalogue import Catalogue
-from mcp_agents_tools.surface.plugin import Services
-from mcp_agents_tools.toolsets.hub import UpstreamHub
-from mcp_agents_tools.toolsets.servers import StoredToolServers
-from mcp_agents_tools.toolsets.toolbox import UpstreamToolsets
-
-RULE_BASED: Final = "rule-based"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +108,7 @@ async def open_house(
         )
         tenancy = Tenancy(doors)
         egress = AddressRule(allowed_origins=frozenset({public_url}), allow_private=settings.is_loopback)
-        hub = await stack.enter_async_context(UpstreamHub(egress))
+        hub = await stack.enter_async_context(UpstreamHub(egress, clock=clock))
         tool_servers = StoredToolServers(hub, vault, clock, stdio=settings.stdio)
         toolsets = UpstreamToolsets(hub, tool_servers)
         models = _models(settings)
@@ -139,18 +140,15 @@ async def open_house(
 
 
 def _models(settings: Settings) -> ModelRouter:
-    """The configured models; the rule-based one stands in only where none is configured, and by its own name."""
-    configured = [_configured(model) for model in settings.models]
-    configured.append(ConfiguredModel(name=RULE_BASED, wire="rule", model=RULE_BASED))
-    return ModelRouter(
-        tuple(configured),
-        dict(settings.virtual_models),
-        LitellmPriceBook(),
-        {"rule": RuleModel(), "litellm": LitellmModel()},
-    )
+    """The configured models; where there is none, the rule-based one under its own name."""
+    configured = tuple(_configured(model) for model in settings.models) or (OFFLINE,)
+    clients: dict[str, Model] = {"rule": RuleModel(), "litellm": LitellmModel()}
+    return ModelRouter(configured, dict(settings.virtual_models), LitellmPriceBook(), clients)
 
 
 def _configured(model: ModelSettings) -> ConfiguredModel:
+    if model.litellm_model == OFFLINE.provider_model:
+        return replace(OFFLINE, name=model.name)
     key = environment().get(model.api_key_env, "") if model.api_key_env else ""
     if model.api_key_env and not key:
         raise Invalid(
@@ -161,7 +159,7 @@ def _configured(model: ModelSettings) -> ConfiguredModel:
     return ConfiguredModel(
         name=model.name,
         wire="litellm",
-        model=model.litellm_model,
+        provider_model=model.litellm_model,
         api_base=model.api_base,
         api_key=key,
         tasks=model.tasks,
@@ -170,3 +168,22 @@ def _configured(model: ModelSettings) -> ConfiguredModel:
         context_window=model.context_window,
         region=model.region,
     )
+
+
+def bare_models(twin: str) -> dict[str, Callable[..., Awaitable[ModelAnswer]]]:
+    """The model clients alone, for the benchmark's floors: rule-based, and litellm against the HTTP twin."""
+
+    def asking(model: Model, request: ModelRequest) -> Callable[..., Awaitable[ModelAnswer]]:
+        async def ask(messages: tuple[Message, ...], tools: tuple[ToolSchema, ...]) -> ModelAnswer:
+            async for item in model.stream(replace(request, messages=messages, tools=tools)):
+                if isinstance(item, ModelAnswer):
+                    return item
+            raise Fault("MODEL_STREAM_ENDED", "The model's answer ended without an end.")
+
+        return ask
+
+    remote = ModelRequest(model="openai/rule-based", messages=(), api_base=twin, api_key="none")
+    return {
+        "bare loop, rule-based model": asking(RuleModel(), ModelRequest(model=OFFLINE.provider_model, messages=())),
+        "bare loop, HTTP twin through litellm": asking(LitellmModel(), remote),
+    }

@@ -159,15 +159,19 @@ def _explain(error: Any) -> str:
     place = ".".join(str(part) for part in error["loc"])
     if error["type"] != "extra_forbidden":
         return f"{place}: {error['msg']}"
-    section: Any = Settings
-    for part in error["loc"][:-1]:
-        if isinstance(part, str) and isinstance(section, type) and part in section.model_fields:
-            section = section.model_fields[part].annotation
-    if error["loc"][0] == "models":
-        section = ModelSettings
-    known = list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
+    known = _known_keys(error["loc"])
     near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.3)
     return f"{place} is not a setting" + (f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}")
+
+
+def _known_keys(place: tuple[str | int, ...]) -> list[str]:
+    """What may stand beside the last part of `place`."""
+    if len(place) == 1:
+        return list(Settings.model_fields)
+    if place[0] == "models":
+        return list(ModelSettings.model_fields)
+    section = Settings.model_fields[str(place[0])].annotation
+    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
 
 
 def _invalid(what: str, source: str) -> Invalid:

@@ -16,6 +16,10 @@ from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.inbound import decode_header_value
+from mcp_agents_auth.http import routes as authorization_routes
+from mcp_agents_auth.verifier import VerifiedToken
+from mcp_agents_tools.surface import scopes as table
+from mcp_agents_tools.surface.catalogue import Catalogue
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -28,10 +32,6 @@ from mcp_agents.server import rendering
 from mcp_agents.server.compose import House
 from mcp_agents.server.config import LOOPBACK
 from mcp_agents.server.mcp import AGENT_PREFIX, Door, Seat
-from mcp_agents_auth.http import routes as authorization_routes
-from mcp_agents_auth.verifier import VerifiedToken
-from mcp_agents_tools.surface import scopes as table
-from mcp_agents_tools.surface.catalogue import Catalogue
 
 log = logging.getLogger("mcp_agents.http")
 
@@ -113,7 +113,7 @@ class CallerUser(AuthenticatedUser):
         principal = token.principal
         super().__init__(
             AccessToken(
-                token="",  # noqa: S106  # never handed on
+                token="",  # never handed on
                 client_id=f"{principal.tenant}/{principal.client}",
                 scopes=sorted(principal.scopes),
                 expires_at=token.expires_at,
@@ -188,8 +188,7 @@ class Gate:
         if selection.startswith(AGENT_PREFIX):
             return frozenset({table.AGENT_SERVER})
         view = self._catalogue.view(selection)
-        offered = (*view.tools, *view.resources, *view.prompts) if view else ()
-        return frozenset(self._catalogue.scopes[name] for name in offered)
+        return view.scopes if view else frozenset()
 
     def _needed(self, selection: str, method: str, name: str) -> str:
         if method not in _NAMED:

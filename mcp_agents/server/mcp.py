@@ -17,6 +17,10 @@ from mcp.server.caching import CacheHint
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel.server import Server
 from mcp.shared.exceptions import MCPError
+from mcp_agents_tools.surface import scopes
+from mcp_agents_tools.surface.agent_server import agent_tool
+from mcp_agents_tools.surface.catalogue import Catalogue, View
+from mcp_agents_tools.surface.plugin import Call, PromptSpec, ResourceSpec, Services, ToolSpec
 from pydantic import ValidationError
 
 from mcp_agents import __version__
@@ -26,10 +30,6 @@ from mcp_agents.kernel.errors import AgentsError, NotFound
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import Tenancy
 from mcp_agents.server import rendering
-from mcp_agents_tools.surface import scopes
-from mcp_agents_tools.surface.agent_server import agent_tool
-from mcp_agents_tools.surface.catalogue import Catalogue, View
-from mcp_agents_tools.surface.plugin import Call, PromptSpec, ResourceSpec, Services, ToolSpec
 
 log = logging.getLogger("mcp_agents.mcp")
 
@@ -314,9 +314,9 @@ def input_schema(tool: ToolSpec) -> dict[str, Any]:
 def result_of(tool: ToolSpec, value: msgspec.Struct) -> mcp.CallToolResult:
     """A tool's result: structured, with a text twin for clients that read only text."""
     structured = msgspec.to_builtins(value)
-    text = msgspec.json.encode(structured).decode()
+    text = tool.text(value) if tool.text else msgspec.json.encode(structured).decode()
     failed = structured.get("status") in ("failed", "timeout") if tool.hints.open_world else False
-    content = [mcp.TextContent(type="text", text=text)]
+    content: list[mcp.ContentBlock] = [mcp.TextContent(type="text", text=text)]
     return mcp.CallToolResult(content=content, structured_content=structured, is_error=failed)
 
 

@@ -6,10 +6,10 @@ the same effect id joins the run it started.
 
 from typing import Any
 
+from mcp_agents_discovery.card import card_of
 from pydantic import Field
 
 from mcp_agents.execution.dispatch import Order
-from mcp_agents_discovery.card import card_of
 from mcp_agents_tools.surface.executions import ExecutionResult, result_of
 from mcp_agents_tools.surface.following import follow_to_end
 from mcp_agents_tools.surface.plugin import Arguments, Call, Hints, ToolSpec
@@ -49,4 +49,13 @@ async def agent_tool(call: Call, reference: str) -> ToolSpec:
         result=ExecutionResult,
         hints=Hints(open_world=True, destructive=True),
         function=ask,
+        text=_answer,
     )
+
+
+def _answer(result: ExecutionResult) -> str:
+    """What the asking model reads: the answer alone, or what became of it."""
+    if result.status == "completed":
+        return result.text
+    reason = f" {result.error.code}: {result.error.public}" if result.error else ""
+    return f"The agent's run {result.execution_id} is {result.status}.{reason}"

@@ -39,6 +39,8 @@ class View:
     tools: dict[str, ToolSpec]
     resources: dict[str, ResourceSpec]
     prompts: dict[str, PromptSpec]
+    scopes: frozenset[str] = frozenset()
+    """What a client needs to use all of it."""
 
 
 class Catalogue:
@@ -85,11 +87,11 @@ class Catalogue:
         tools = {name: tool for plugin in chosen for name, tool in plugin.tools.items()}
         if not selection:
             tools = {name: tool for name, tool in tools.items() if name in IDE_TOOLS}
-        return View(
-            tools=dict(sorted(tools.items())),
-            resources={key: each for plugin in chosen for key, each in plugin.resources.items()},
-            prompts={key: each for plugin in chosen for key, each in plugin.prompts.items()},
-        )
+        resources = {key: each for plugin in chosen for key, each in plugin.resources.items()}
+        prompts = {key: each for plugin in chosen for key, each in plugin.prompts.items()}
+        needed = {self.scopes[name] for name in (*tools, *resources, *prompts)}
+        also = {scope for plugin in chosen if selection for scope in plugin.asks_also}
+        return View(dict(sorted(tools.items())), resources, prompts, frozenset(needed | also))
 
     def allowed(self, principal: Principal, name: str) -> bool:
         """Whether the caller may use this tool, resource template or prompt."""

@@ -331,6 +331,6 @@ async def debug_execution(call: Call, arguments: dict[str, str]) -> str:
     view = await call.services.dispatcher.view(call.space, execution_id)
     return (
         f"The run {execution_id} of agent {view.agent_id} is {view.status}. Read execution_events for it "
-        "from cursor 0, find the first event that is not as it should be, name its cause, and propose one change to the agent "
-        "(agent_get, agent_update) that would have prevented it."
+        "from cursor 0, find the first event that is not as it should be, name its cause, and propose one change to "
+        "the agent (agent_get, agent_update) that would have prevented it."
     )

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from mcp_agents.models.router import ModelRouter
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict
 
@@ -19,6 +18,7 @@ from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import TenantSpace
 from mcp_agents.kernel.toolserver import ToolServers
+from mcp_agents.models.router import ModelRouter
 
 
 class Arguments(BaseModel):
@@ -78,7 +78,10 @@ READS = Hints(read_only=True, idempotent=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolSpec:
-    """One tool: `name` is `noun_verb`, `arguments` validates the input, `result` is the output's shape."""
+    """One tool: `name` is `noun_verb`, `arguments` validates the input, `result` is the output's shape.
+
+    `text` says a result in words for whoever reads no structured content; without it the text is the JSON.
+    """
 
     name: str
     title: str
@@ -87,6 +90,7 @@ class ToolSpec:
     result: type[Struct]
     hints: Hints
     function: ToolFunction
+    text: Callable[[Any], str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,10 +132,16 @@ F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 
 
 class Plugin:
-    """A named group of tools, resources and prompts. `scopes` maps each of their names to the right it needs."""
+    """A named group of tools, resources and prompts.
 
-    def __init__(self, name: str, *, title: str, scopes: dict[str, str]) -> None:
-        self.name, self.title, self.scopes = name, title, scopes
+    `scopes` maps each of their names to the right it needs; `asks_also` are rights that some of its tools ask
+    for in some calls, so that a client can be granted them from the start.
+    """
+
+    def __init__(
+        self, name: str, *, title: str, scopes: dict[str, str], asks_also: frozenset[str] = frozenset()
+    ) -> None:
+        self.name, self.title, self.scopes, self.asks_also = name, title, scopes, asks_also
         self.tools: dict[str, ToolSpec] = {}
         self.resources: dict[str, ResourceSpec] = {}
         self.prompts: dict[str, PromptSpec] = {}

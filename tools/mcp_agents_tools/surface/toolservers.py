@@ -11,7 +11,12 @@ from mcp_agents.kernel.toolserver import ToolServer, ToolServerSpec, UpstreamAut
 from mcp_agents_tools.surface import scopes
 from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints, Listed, Plugin
 
-plugin = Plugin("toolservers", title="Tool servers", scopes=scopes.TOOLSERVERS)
+plugin = Plugin(
+    "toolservers",
+    title="Tool servers",
+    scopes=scopes.TOOLSERVERS,
+    asks_also=frozenset({"toolservers:admin"}),  # a program of one's own, or trusting its annotations
+)
 
 _NAME = Field(min_length=1, max_length=40, description="The server's name in this tenant.")
 

@@ -1,0 +1,170 @@
+"""OAuth clients: who may ask for tokens, where the answer may go, and at most which scopes.
+
+A client belongs to one tenant, or with an empty tenant to the platform: then any user may use it and chooses
+the tenant while consenting. Not here: dynamic registration and client metadata documents, which will make
+the same `Client`.
+"""
+
+from datetime import datetime
+from typing import Final, Literal, get_args
+
+import msgspec
+from msgspec import Struct
+
+from mcp_agents.kernel import ids
+from mcp_agents.kernel.clock import Clock
+from mcp_agents.kernel.errors import Invalid, NotFound
+from mcp_agents.kernel.scopes import PLATFORM_ADMIN, ROLES, TENANT_SCOPES, of_roles
+from mcp_agents.kernel.tenancy import PlatformSpace
+from mcp_agents_auth.changes import change
+from mcp_agents_auth.handles import digest, new_handle, same
+from mcp_agents_auth.redirects import check_redirect_uri, matches
+
+GrantType = Literal["authorization_code", "refresh_token", "client_credentials"]
+GRANT_TYPES: Final[tuple[GrantType, ...]] = get_args(GrantType)
+USER_GRANTS: Final = frozenset[GrantType]({"authorization_code", "refresh_token"})
+MAX_REDIRECT_URIS: Final = 16
+
+_DECOY: Final = digest("no client has this secret")
+
+
+class Client(Struct, frozen=True, kw_only=True):
+    """One client. A confidential one has a secret, of which only the digest is kept."""
+
+    v: int = 1
+    id: str
+    tenant: str
+    name: str
+    redirect_uris: list[str]
+    grant_types: list[GrantType]
+    scopes: list[str]
+    roles: list[str]
+    secret_digest: str = ""
+    active: bool = True
+    created_at: datetime
+
+    @property
+    def confidential(self) -> bool:
+        """Whether the client proves itself with a secret."""
+        return bool(self.secret_digest)
+
+    def allowed(self) -> frozenset[str]:
+        """The most this client can ever be granted: its own scopes and those of its roles."""
+        return frozenset(self.scopes) | of_roles(frozenset(self.roles))
+
+    def accepts_redirect(self, uri: str) -> bool:
+        """Whether the browser may be sent to `uri` with an answer for this client."""
+        return any(matches(registered, uri) for registered in self.redirect_uris)
+
+    def proves(self, secret: str) -> bool:
+        """Whether this is the client's secret; a public client has none."""
+        fits = same(digest(secret), self.secret_digest or _DECOY)
+        return fits and self.confidential
+
+
+class Clients:
+    """The register of clients."""
+
+    def __init__(self, platform: PlatformSpace, clock: Clock) -> None:
+        self._records = platform.records("cb_auth", "client", kind=Client)
+        self._clock = clock
+
+    async def register(
+        self,
+        tenant: str,
+        name: str,
+        *,
+        redirect_uris: tuple[str, ...] = (),
+        grant_types: frozenset[GrantType] = USER_GRANTS,
+        scopes: frozenset[str] = frozenset(),
+        roles: frozenset[str] = frozenset(),
+        confidential: bool = False,
+        allow_platform: bool = False,
+    ) -> tuple[Client, str | None]:
+        """A new client and, when confidential, its secret: shown here once and never again.
+
+        Whoever calls this decides whether the caller holds what it gives away. `platform:admin` is refused
+        unless `allow_platform` says that the platform's operator asked. Raises `Invalid`.
+        """
+        _check_name(tenant, name)
+        _check_redirects(redirect_uris, grant_types)
+        _check_rights(scopes, roles, allow_platform=allow_platform)
+        if "client_credentials" in grant_types and not (confidential and tenant):
+            raise Invalid(
+                "CLIENT_GRANT_INVALID",
+                "Client credentials need a confidential client of one tenant.",
+                "Register it with confidential=true and a tenant.",
+            )
+        secret = new_handle("cs_") if confidential else None
+        client = Client(
+            id=ids.mint("cl", self._clock),
+            tenant=tenant,
+            name=name.strip(),
+            redirect_uris=list(redirect_uris),
+            grant_types=sorted(grant_types),
+            scopes=sorted(scopes),
+            roles=sorted(roles),
+            secret_digest=digest(secret) if secret else "",
+            created_at=self._clock.now(),
+        )
+        await self._records.create(client.id, value=client)
+        return client, secret
+
+    async def find(self, client_id: str) -> Client | None:
+        """The client, revoked or not; None when there is none."""
+        found = await self._records.get(client_id) if ids.is_id(client_id, "cl") else None
+        return found.value if found else None
+
+    async def get(self, tenant: str, client_id: str) -> Client:
+        """A client of this tenant. Raises `NotFound`, for another tenant's client too."""
+        client = await self.find(client_id)
+        if client is None or client.tenant != tenant:
+            raise _unknown()
+        return client
+
+    async def list(self, tenant: str) -> list[Client]:
+        """A tenant's clients (with an empty tenant: the platform's), oldest first."""
+        return [found.value for found in await self._records.all() if found.value.tenant == tenant]
+
+    async def revoke(self, tenant: str, client_id: str) -> Client:
+        """Ends a client: no new tokens, and the ones it holds stop within five seconds. Raises `NotFound`."""
+        await self.get(tenant, client_id)
+        changed = await change(self._records, client_id, to=lambda old: msgspec.structs.replace(old, active=False))
+        if changed is None:
+            raise _unknown()
+        return changed
+
+
+def _check_name(tenant: str, name: str) -> None:
+    if tenant and not ids.TENANT.fullmatch(tenant):
+        raise Invalid("TENANT_INVALID", "A tenant's name is 1 to 40 of a-z, 0-9 and -.", "Use another name.")
+    if not 0 < len(name.strip()) <= 100 or not name.isprintable():
+        raise Invalid("CLIENT_NAME_INVALID", "A client's name has 1 to 100 printable characters.", "Shorten it.")
+
+
+def _check_redirects(redirect_uris: tuple[str, ...], grant_types: frozenset[GrantType]) -> None:
+    if not grant_types or grant_types - set(GRANT_TYPES):
+        raise Invalid("CLIENT_GRANT_INVALID", "There is no such grant type.", f"Use {', '.join(GRANT_TYPES)}.")
+    if ("authorization_code" in grant_types) != bool(redirect_uris) or len(redirect_uris) > MAX_REDIRECT_URIS:
+        raise Invalid(
+            "REDIRECT_URI_INVALID",
+            f"A client that signs people in has 1 to {MAX_REDIRECT_URIS} redirect URIs, any other has none.",
+            "Give the addresses that the client listens on.",
+        )
+    for uri in redirect_uris:
+        check_redirect_uri(uri)
+
+
+def _check_rights(scopes: frozenset[str], roles: frozenset[str], *, allow_platform: bool) -> None:
+    # Nothing given must never come to mean everything.
+    if not scopes and not roles:
+        raise Invalid("CLIENT_SCOPES_MISSING", "A client needs scopes or roles.", "For everything: roles admin.")
+    known = TENANT_SCOPES | ({PLATFORM_ADMIN} if allow_platform else frozenset())
+    if scopes - known:
+        raise Invalid("SCOPE_UNKNOWN", "A client cannot be given one of these scopes.", "Use {area}:{verb}.")
+    if roles - ROLES.keys():
+        raise Invalid("ROLE_UNKNOWN", "There is no such role.", f"Use {', '.join(ROLES)}.")
+
+
+def _unknown() -> NotFound:
+    return NotFound("CLIENT_NOT_FOUND", "There is no such client.", "See `mcp-agents client list`.")

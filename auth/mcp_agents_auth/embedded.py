@@ -1,0 +1,159 @@
+"""Puts the embedded authorization server together. The server's composer calls it once the port is known.
+
+It starts nothing and owns nothing that has to be closed: all state is in the store behind the `PlatformSpace`,
+so that any number of processes can hold one each.
+"""
+
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from msgspec import Struct
+
+from mcp_agents.kernel.clock import Clock
+from mcp_agents.kernel.errors import Conflict, NotFound, WrongRevision
+from mcp_agents.kernel.tenancy import PlatformSpace, Records
+from mcp_agents.security.keys import Vault
+from mcp_agents_auth.authorize import Authorization
+from mcp_agents_auth.clients import Clients
+from mcp_agents_auth.codes import Codes
+from mcp_agents_auth.families import Families
+from mcp_agents_auth.passwords import Passwords
+from mcp_agents_auth.resources import Resources
+from mcp_agents_auth.service import Grants
+from mcp_agents_auth.sessions import BrowserSessions
+from mcp_agents_auth.signing import SigningKeys
+from mcp_agents_auth.standing import Standings
+from mcp_agents_auth.tenants import Tenants
+from mcp_agents_auth.tokens import TokenIssuer
+from mcp_agents_auth.users import Users
+from mcp_agents_auth.verifier import TokenVerifier
+
+FIRST_TENANT: Final = "default"
+FIRST_OWNER: Final = "owner@localhost"
+
+
+class Started(Struct, frozen=True, kw_only=True):
+    """That the first start has happened."""
+
+    v: int = 1
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthServer:
+    """The rooms of the authorization server. `issuer` is the public URL, `resource` the MCP URL under it."""
+
+    issuer: str
+    resource: str
+    tenants: Tenants
+    users: Users
+    clients: Clients
+    families: Families
+    signing: SigningKeys
+    tokens: TokenIssuer
+    verifier: TokenVerifier
+    authorization: Authorization
+    service: Grants
+    sessions: BrowserSessions
+    clock: Clock
+    started: Records[Started] = field(repr=False)
+
+    async def bootstrap(self) -> str | None:
+        """On the very first start: tenant `default`, its owner, and the path of the owner's one-time link.
+
+        None on every later start. Of several processes that start at once, one gets a path. A start that died
+        in the middle is made up for by the next one.
+        """
+        if await self.started.get("first") is not None:
+            return None
+        try:
+            await self.tenants.get(FIRST_TENANT)
+        except NotFound:
+            await _unless_taken(self.tenants.create(FIRST_TENANT, "Default"))
+        if await self.users.find(FIRST_OWNER) is None:
+            await _unless_taken(self.users.create(FIRST_OWNER, None, FIRST_TENANT, frozenset({"admin"})))
+        owner = await self.users.find(FIRST_OWNER)
+        if owner is None:
+            return None  # another process took the address this instant, and will hand out the link
+        ticket = await self.users.create_ticket(owner)
+        try:
+            await self.started.create("first", value=Started(at=self.clock.now()))
+        except WrongRevision:
+            return None
+        return f"/oauth/sign-in?ticket={ticket}"
+
+
+def build_auth(
+    platform: PlatformSpace,
+    vault: Vault,
+    clock: Clock,
+    issuer: str,
+    resource: str,
+    *,
+    passwords: Passwords | None = None,
+) -> AuthServer:
+    """The authorization server for one public address.
+
+    Args:
+        platform: where all of its records are.
+        vault: seals the private signing keys.
+        clock: what time is; every expiry goes by it.
+        issuer: the public URL; a trailing slash is dropped.
+        resource: the MCP URL (`{issuer}/mcp`), the default audience of every token.
+        passwords: how passwords are hashed; the default costs what RFC 9106 advises.
+    """
+    issuer, resource = issuer.rstrip("/"), resource.rstrip("/")
+    resources = Resources(resource)
+    tenants, clients = Tenants(platform, clock), Clients(platform, clock)
+    users, families = Users(platform, clock, passwords), Families(platform, clock)
+    signing, codes = SigningKeys(platform, vault, clock), Codes(platform, families, clock)
+    standings = Standings(tenants=tenants, users=users, clients=clients, families=families, clock=clock)
+    tokens = TokenIssuer(
+        issuer=issuer, resource=resource, signing=signing, families=families, tenants=tenants, clock=clock
+    )
+    verifier = TokenVerifier(issuer=issuer, resources=resources, signing=signing, standings=standings, clock=clock)
+    authorization = Authorization(
+        issuer=issuer,
+        resources=resources,
+        tenants=tenants,
+        clients=clients,
+        families=families,
+        codes=codes,
+        clock=clock,
+    )
+    service = Grants(
+        resources=resources,
+        tenants=tenants,
+        clients=clients,
+        families=families,
+        codes=codes,
+        standings=standings,
+        tokens=tokens,
+        verifier=verifier,
+        clock=clock,
+    )
+    return AuthServer(
+        issuer=issuer,
+        resource=resource,
+        tenants=tenants,
+        users=users,
+        clients=clients,
+        families=families,
+        signing=signing,
+        tokens=tokens,
+        verifier=verifier,
+        authorization=authorization,
+        service=service,
+        sessions=BrowserSessions(platform, users, clock),
+        clock=clock,
+        started=platform.records("cb_auth", "started", kind=Started),
+    )
+
+
+async def _unless_taken(creation: Awaitable[object]) -> None:
+    try:
+        await creation
+    except Conflict:
+        return

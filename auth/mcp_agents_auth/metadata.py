@@ -1,0 +1,55 @@
+"""The authorization server's metadata document (RFC 8414), and its OpenID Connect alias.
+
+Says only what is there. authlib's validator reads it once at start, so that an issuer which clients would
+refuse is refused here, with a reason.
+"""
+
+from typing import Final
+
+from authlib.oauth2.rfc8414 import AuthorizationServerMetadata
+
+from mcp_agents.kernel.errors import Invalid
+from mcp_agents.kernel.scopes import TENANT_SCOPES
+from mcp_agents_auth.clients import GRANT_TYPES
+from mcp_agents_auth.signing import ALGORITHM
+
+Document = dict[str, str | bool | list[str]]
+
+_CLIENT_AUTHENTICATION: Final = ["none", "client_secret_basic", "client_secret_post"]
+
+
+def server_metadata(issuer: str) -> Document:
+    """The document of this issuer. Raises `Invalid` for an issuer that is neither https nor on loopback."""
+    document: Document = {
+        "issuer": issuer,
+        "authorization_endpoint": f"{issuer}/oauth/authorize",
+        "token_endpoint": f"{issuer}/oauth/token",
+        "revocation_endpoint": f"{issuer}/oauth/revoke",
+        "jwks_uri": f"{issuer}/oauth/jwks",
+        "scopes_supported": sorted(TENANT_SCOPES),
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": list(GRANT_TYPES),
+        "token_endpoint_auth_methods_supported": _CLIENT_AUTHENTICATION,
+        "revocation_endpoint_auth_methods_supported": _CLIENT_AUTHENTICATION,
+        "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": True,
+    }
+    try:
+        AuthorizationServerMetadata(document).validate()
+    except ValueError as refused:
+        raise Invalid(
+            "ISSUER_INSECURE",
+            "The public URL must be https, or http on this machine.",
+            "Set [server] public_url to the https address that clients see.",
+        ) from refused
+    return document
+
+
+def openid_configuration(issuer: str) -> Document:
+    """The same under the name that OpenID Connect discovery looks for, with the members it requires."""
+    openid: Document = {
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": [ALGORITHM],
+    }
+    return server_metadata(issuer) | openid

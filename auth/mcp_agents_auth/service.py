@@ -1,0 +1,208 @@
+"""The token and revocation endpoints without HTTP: client authentication and the three grants.
+
+Parameters come in as a mapping in which nothing is repeated or empty; tokens or an `OAuthError` come out. Room
+is left for further grants and client assertions: each is a method and a line in `token`.
+"""
+
+import base64
+import binascii
+import re
+from datetime import timedelta
+from typing import Final
+from urllib.parse import unquote_plus
+
+from mcp_agents.kernel.clock import Clock
+from mcp_agents.kernel.errors import Denied, NotFound
+from mcp_agents.kernel.scopes import PLATFORM_ADMIN, TENANT_SCOPES
+from mcp_agents_auth.clients import Client, Clients, GrantType
+from mcp_agents_auth.codes import Codes
+from mcp_agents_auth.families import FAMILY_LIFE, REFRESH_PREFIX, Families, Family, refused
+from mcp_agents_auth.handles import challenge_of, same
+from mcp_agents_auth.oauth import OAuthError, Parameters, requested_scopes
+from mcp_agents_auth.resources import Resources
+from mcp_agents_auth.standing import Standing, Standings, narrowed
+from mcp_agents_auth.tenants import Tenants
+from mcp_agents_auth.tokens import ACCESS_SECONDS, IssuedToken, TokenIssuer
+from mcp_agents_auth.verifier import TokenVerifier
+
+_VERIFIER: Final = re.compile(r"[A-Za-z0-9\-._~]{43,128}")
+_HEADER_LIMIT: Final = 4096
+
+
+class Grants:
+    """Turns credentials into tokens, and ends what they started."""
+
+    def __init__(
+        self,
+        *,
+        resources: Resources,
+        tenants: Tenants,
+        clients: Clients,
+        families: Families,
+        codes: Codes,
+        standings: Standings,
+        tokens: TokenIssuer,
+        verifier: TokenVerifier,
+        clock: Clock,
+    ) -> None:
+        self._resources, self._tenants, self._clients = resources, tenants, clients
+        self._families, self._codes, self._standings = families, codes, standings
+        self._tokens, self._verifier, self._clock = tokens, verifier, clock
+
+    async def token(self, parameters: Parameters, authorization: str | None) -> IssuedToken:
+        """Answers a token request. `authorization` is the header's value. Raises `OAuthError`."""
+        client = await self.authenticate(parameters, authorization)
+        match parameters.get("grant_type"):
+            case "authorization_code":
+                return await self._authorization_code(_granted(client, "authorization_code"), parameters)
+            case "refresh_token":
+                return await self._refresh_token(_granted(client, "refresh_token"), parameters)
+            case "client_credentials":
+                return await self._client_credentials(_granted(client, "client_credentials"), parameters)
+            case None:
+                raise OAuthError("invalid_request", "grant_type is missing.")
+            case _:
+                raise OAuthError("unsupported_grant_type", "There is no such grant type.")
+
+    async def revoke(self, parameters: Parameters, authorization: str | None) -> None:
+        """Ends the whole grant of an access or refresh token of this client (RFC 7009).
+
+        A token that is not this client's, or none at all, is no error. Raises `OAuthError` for a bad request.
+        """
+        client = await self.authenticate(parameters, authorization)
+        token = parameters.get("token")
+        if token is None:
+            raise OAuthError("invalid_request", "token is missing.")
+        sid = await self._sid_of(token)
+        family = await self._families.get(sid) if sid else None
+        if family is not None and family.client_id == client.id:
+            await self.end(family.sid)
+
+    async def end(self, sid: str) -> None:
+        """Ends a grant and every token of it."""
+        await self._families.revoke(sid)
+        self._standings.forget(sid)
+
+    async def authenticate(self, parameters: Parameters, authorization: str | None) -> Client:
+        """The client that asks: by its secret (header or body), or by its id alone when it is public.
+
+        Raises `OAuthError`: `invalid_client`, or `invalid_request` for two ways at once.
+        """
+        client_id, secret = parameters.get("client_id", ""), parameters.get("client_secret")
+        if authorization is not None:
+            if secret is not None:
+                raise OAuthError("invalid_request", "Use one way of client authentication.")
+            named, secret = _basic(authorization)
+            if client_id not in ("", named):
+                raise OAuthError("invalid_request", "client_id differs from the Authorization header.")
+            client_id = named
+        client = await self._clients.find(client_id)
+        if client is None or not client.active:
+            raise _unproved()
+        if client.confidential != (secret is not None) or (secret is not None and not client.proves(secret)):
+            raise _unproved()
+        return client
+
+    async def _authorization_code(self, client: Client, parameters: Parameters) -> IssuedToken:
+        presented = parameters.get("code")
+        if presented is None:
+            raise OAuthError("invalid_request", "code is missing.")
+        code = await self._codes.burn(presented)  # from here on the code is gone, however this ends
+        verifier = parameters.get("code_verifier", "")
+        if code.client_id != client.id or parameters.get("redirect_uri", code.redirect_uri) != code.redirect_uri:
+            raise refused()
+        if not _VERIFIER.fullmatch(verifier) or not same(challenge_of(verifier), code.challenge):
+            raise refused()
+        if parameters.get("resource", code.resource) != code.resource:
+            raise OAuthError("invalid_target", "The resource is not the one that was authorized.")
+        family = await self._families.extend(code.sid, self._clock.now() + FAMILY_LIFE)
+        if family is None:
+            raise refused()
+        standing = await self._standing(family)
+        refresh = await self._families.first_refresh(family) if "refresh_token" in client.grant_types else None
+        return await self._tokens.issue(family, standing.scopes, standing.roles, refresh_token=refresh)
+
+    async def _refresh_token(self, client: Client, parameters: Parameters) -> IssuedToken:
+        presented = parameters.get("refresh_token")
+        if presented is None:
+            raise OAuthError("invalid_request", "refresh_token is missing.")
+        family, found = await self._families.find_refresh(presented)
+        if family.client_id != client.id:
+            await self.end(family.sid)  # a token in the wrong hands was stolen from the right ones
+            raise refused()
+        if parameters.get("resource", family.resource) != family.resource:
+            raise OAuthError("invalid_target", "The resource is not the one that was authorized.")
+        requested = requested_scopes(parameters)
+        if requested is not None and requested - frozenset(family.scopes):
+            raise OAuthError("invalid_scope", "A refresh cannot widen the scope.")
+        standing = await self._standing(family)
+        scopes = narrowed(requested, standing.scopes)
+        if not scopes:
+            raise OAuthError("invalid_scope", "None of these scopes is held any more.")
+        successor = await self._families.rotate(presented, found, family)
+        return await self._tokens.issue(family, scopes, standing.roles, refresh_token=successor)
+
+    async def _client_credentials(self, client: Client, parameters: Parameters) -> IssuedToken:
+        try:
+            await self._tenants.require_active(client.tenant)
+        except (NotFound, Denied) as error:
+            raise OAuthError("unauthorized_client", "The client's tenant is not active.") from error
+        resource = parameters.get("resource", self._resources.default)
+        if not self._resources.accepts(resource):
+            raise OAuthError("invalid_target", "There is no such resource here.")
+        possible = client.allowed() & (TENANT_SCOPES | {PLATFORM_ADMIN})
+        scopes = narrowed(requested_scopes(parameters), possible)
+        if not scopes:
+            raise OAuthError("invalid_scope", "This client may have none of these scopes.")
+        now = self._clock.now()
+        family = Family(
+            sid=self._families.new_sid(),
+            kind="client",
+            tenant=client.tenant,
+            subject=client.id,
+            client_id=client.id,
+            scopes=sorted(scopes),
+            resource=resource,
+            created_at=now,
+            expires_at=now + timedelta(seconds=ACCESS_SECONDS),
+        )
+        await self._families.open(family)
+        return await self._tokens.issue(family, scopes, frozenset(client.roles))
+
+    async def _standing(self, family: Family) -> Standing:
+        standing = await self._standings.look(family)
+        if standing is None:
+            raise refused()
+        return standing
+
+    async def _sid_of(self, token: str) -> str | None:
+        if token.startswith(REFRESH_PREFIX):
+            return await self._families.sid_of_refresh(token)
+        try:
+            return (await self._verifier.verify(token)).sid
+        except Denied:
+            return None
+
+
+def _granted(client: Client, grant_type: GrantType) -> Client:
+    if grant_type not in client.grant_types:
+        raise OAuthError("unauthorized_client", "This client may not use this grant type.")
+    return client
+
+
+def _basic(authorization: str) -> tuple[str, str]:
+    """Client id and secret of a Basic header; both are form-encoded inside it (RFC 6749 §2.3.1)."""
+    scheme, _, encoded = authorization.partition(" ")
+    if scheme.lower() != "basic" or len(encoded) > _HEADER_LIMIT:
+        raise _unproved()
+    try:
+        client_id, colon, secret = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+    except (binascii.Error, ValueError) as malformed:
+        raise _unproved() from malformed
+    if not colon:
+        raise _unproved()
+    return unquote_plus(client_id), unquote_plus(secret)
+
+
+def _unproved() -> OAuthError:
+    return OAuthError("invalid_client", "Client authentication failed.")

@@ -1,0 +1,264 @@
+"""People: who they are, how they prove it, and which roles they hold in which tenant.
+
+A user is a member of one or more tenants. Proof is a password or a one-time sign-in link. Not here: what a
+role may do (`kernel.scopes`), browser sessions (`sessions`), grants to clients (`families`).
+"""
+
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from mcp_agents.kernel import ids
+from mcp_agents.kernel.clock import Clock
+from mcp_agents.kernel.errors import Conflict, Denied, Exhausted, Invalid, NotFound, Unavailable, WrongRevision
+from mcp_agents.kernel.scopes import ROLES
+from mcp_agents.kernel.tenancy import PlatformSpace
+from mcp_agents_auth.changes import change
+from mcp_agents_auth.handles import digest, new_handle
+from mcp_agents_auth.passwords import Passwords
+
+TICKET_SECONDS: Final = 24 * 3600
+ATTEMPTS: Final = 10
+ATTEMPT_WINDOW_SECONDS: Final = 15 * 60
+
+_EMAIL: Final = re.compile(r"[^\s@<>\"'\x00-\x1f]{1,128}@[A-Za-z0-9.-]{1,120}")
+
+
+class User(Struct, frozen=True, kw_only=True):
+    """One person. `generation` grows with every new password and suspension: what was built on it ends."""
+
+    v: int = 1
+    id: str
+    email: str
+    password: str = ""
+    memberships: dict[str, list[str]]
+    active: bool = True
+    generation: int = 0
+    created_at: datetime
+
+    def roles(self, tenant: str) -> frozenset[str]:
+        """The roles held in a tenant; none when not a member or suspended."""
+        return frozenset(self.memberships.get(tenant, ())) if self.active else frozenset()
+
+
+class EmailRef(Struct, frozen=True, kw_only=True):
+    """Which user has an address; its key is the digest of the address."""
+
+    v: int = 1
+    user_id: str
+
+
+class Ticket(Struct, frozen=True, kw_only=True):
+    """A one-time sign-in link, stored under the digest of what was given out."""
+
+    v: int = 1
+    user_id: str
+    expires_at: datetime
+
+
+class Attempts(Struct, frozen=True, kw_only=True):
+    """Sign-ins tried on one address since `since`, whether or not such a user exists."""
+
+    v: int = 1
+    count: int
+    since: datetime
+
+
+class Users:
+    """The register of people."""
+
+    def __init__(self, platform: PlatformSpace, clock: Clock, passwords: Passwords | None = None) -> None:
+        self._users = platform.records("cb_auth", "user", kind=User)
+        self._emails = platform.records("cb_auth", "email", kind=EmailRef)
+        self._tickets = platform.records("cb_auth", "ticket", kind=Ticket)
+        self._attempts = platform.records("cb_auth", "attempts", kind=Attempts)
+        self._clock = clock
+        self._passwords = passwords or Passwords()
+
+    async def create(self, email: str, password: str | None, tenant: str, roles: frozenset[str]) -> User:
+        """A new person, member of `tenant`. Without a password only a one-time link lets them in.
+
+        Raises `Invalid` for a malformed address, role or password, `Conflict` when the address is taken.
+        """
+        email = normalised(email)
+        _check_roles(roles)
+        encoded = await self._passwords.hash(password) if password is not None else ""
+        user = User(
+            id=ids.mint("us", self._clock),
+            email=email,
+            password=encoded,
+            memberships={tenant: sorted(roles)},
+            created_at=self._clock.now(),
+        )
+        await self._take_email(email, user.id)
+        await self._users.create(user.id, value=user)
+        return user
+
+    async def get(self, user_id: str) -> User:
+        """The user with this id. Raises `NotFound`."""
+        found = await self._users.get(user_id) if ids.is_id(user_id, "us") else None
+        if found is None:
+            raise _unknown()
+        return found.value
+
+    async def find(self, email: str) -> User | None:
+        """The user with this address, or None."""
+        ref = await self._emails.get(digest(email.strip().casefold()))
+        found = await self._users.get(ref.value.user_id) if ref else None
+        return found.value if found else None
+
+    async def list(self, tenant: str | None = None) -> list[User]:
+        """Everybody, or the members of one tenant, oldest first."""
+        users = [found.value for found in await self._users.all()]
+        return [user for user in users if tenant is None or tenant in user.memberships]
+
+    async def set_roles(self, user_id: str, tenant: str, roles: frozenset[str]) -> User:
+        """Gives exactly these roles in a tenant; none ends the membership. Raises `NotFound`, `Invalid`."""
+        _check_roles(roles, may_be_empty=True)
+
+        def to(old: User) -> User:
+            others = {name: held for name, held in old.memberships.items() if name != tenant}
+            return msgspec.structs.replace(old, memberships=others | ({tenant: sorted(roles)} if roles else {}))
+
+        return await self._change(user_id, to)
+
+    async def set_active(self, user_id: str, *, active: bool) -> User:
+        """Suspends or resumes a person; suspending ends sessions and grants. Raises `NotFound`."""
+
+        def to(old: User) -> User:
+            if old.active == active:
+                return old
+            return msgspec.structs.replace(old, active=active, generation=old.generation + 1)
+
+        return await self._change(user_id, to)
+
+    async def set_password(self, user_id: str, password: str) -> User:
+        """Sets a password and ends every session and grant built on the old one. Raises `Invalid`, `NotFound`."""
+        encoded = await self._passwords.hash(password)
+
+        def to(old: User) -> User:
+            return msgspec.structs.replace(old, password=encoded, generation=old.generation + 1)
+
+        return await self._change(user_id, to)
+
+    async def verify(self, email: str, password: str) -> User:
+        """The person with this address and password.
+
+        An unknown address costs the same work and reads the same as a wrong password. Raises `Denied`
+        (`SIGN_IN_FAILED`), or `Exhausted` (`SIGN_IN_LOCKED`) after ten tries in fifteen minutes.
+        """
+        address = digest(email.strip().casefold())
+        await self._count(address)  # before the work: a burst in parallel gets no more than ten tries either
+        user = await self.find(email)
+        fits = await self._passwords.verify(password, user.password if user else "")
+        if user is None or not fits or not user.active:
+            raise Denied("SIGN_IN_FAILED", "The address or the password is wrong.", "Check both and try again.")
+        await self._forget(address)
+        return user
+
+    async def create_ticket(self, user: User) -> str:
+        """A one-time sign-in link's token, valid for 24 hours."""
+        token = new_handle()
+        ticket = Ticket(user_id=user.id, expires_at=self._clock.now() + timedelta(seconds=TICKET_SECONDS))
+        await self._tickets.create(digest(token), value=ticket, ttl=TICKET_SECONDS)
+        return token
+
+    async def ticket_user(self, token: str) -> User | None:
+        """Whose ticket this is, without using it up; None when it is unknown, used or expired."""
+        found = await self._tickets.get(digest(token))
+        if found is None or found.value.expires_at <= self._clock.now():
+            return None
+        user = await self._users.get(found.value.user_id)
+        return user.value if user and user.value.active else None
+
+    async def redeem_ticket(self, token: str, password: str) -> User:
+        """Uses a ticket up and sets the person's password. Raises `Invalid` (ticket intact) or `Denied`."""
+        self._passwords.check(password)
+        found = await self._tickets.get(digest(token))
+        user = await self.ticket_user(token)
+        if found is None or user is None:
+            raise _used_up()
+        try:
+            await self._tickets.delete(digest(token), revision=found.revision)
+        except WrongRevision as raced:
+            raise _used_up() from raced
+        return await self.set_password(user.id, password)
+
+    async def _take_email(self, email: str, user_id: str) -> None:
+        held = await self._emails.get(digest(email))
+        if held is not None and await self._users.get(held.value.user_id) is not None:
+            raise _taken()
+        try:  # an address whose user was never written belongs to a creation that died half-way
+            await self._emails.update(
+                digest(email), value=EmailRef(user_id=user_id), revision=held.revision if held else 0
+            )
+        except WrongRevision as raced:
+            raise _taken() from raced
+
+    async def _count(self, address: str) -> None:
+        for _ in range(64):
+            found = await self._attempts.get(address)
+            now = self._clock.now()
+            until = found.value.since + timedelta(seconds=ATTEMPT_WINDOW_SECONDS) if found else now
+            old = found.value if found and now < until else Attempts(count=0, since=now)
+            if old.count >= ATTEMPTS:
+                raise Exhausted(
+                    "SIGN_IN_LOCKED",
+                    "Too many failed sign-ins for this address.",
+                    "Wait fifteen minutes, or ask for a one-time sign-in link.",
+                    retry_after_ms=int((until - now).total_seconds() * 1000),
+                )
+            try:
+                await self._attempts.update(
+                    address,
+                    value=Attempts(count=old.count + 1, since=old.since),
+                    revision=found.revision if found else 0,
+                    ttl=ATTEMPT_WINDOW_SECONDS,
+                )
+            except WrongRevision:
+                continue
+            return
+        raise Unavailable("BUSY", "Too many sign-ins at once.", "Try again.")
+
+    async def _forget(self, address: str) -> None:
+        found = await self._attempts.get(address)
+        if found is not None:
+            try:
+                await self._attempts.delete(address, revision=found.revision)
+            except WrongRevision:
+                return  # somebody is trying right now: their count stays
+
+    async def _change(self, user_id: str, to: Callable[[User], User]) -> User:
+        changed = await change(self._users, user_id, to=to) if ids.is_id(user_id, "us") else None
+        if changed is None:
+            raise _unknown()
+        return changed
+
+
+def normalised(email: str) -> str:
+    """The address as it is stored and compared. Raises `Invalid`."""
+    email = email.strip().casefold()
+    if not _EMAIL.fullmatch(email):
+        raise Invalid("EMAIL_INVALID", "This is not an e-mail address.", "Write it as name@host.")
+    return email
+
+
+def _check_roles(roles: frozenset[str], *, may_be_empty: bool = False) -> None:
+    if roles - ROLES.keys() or not (roles or may_be_empty):
+        raise Invalid("ROLE_UNKNOWN", "There is no such role.", f"Use {', '.join(ROLES)}.")
+
+
+def _unknown() -> NotFound:
+    return NotFound("USER_NOT_FOUND", "There is no such user.", "See `mcp-agents user list`.")
+
+
+def _taken() -> Conflict:
+    return Conflict("USER_EXISTS", "This address has a user already.", "Use set_roles to add a membership.")
+
+
+def _used_up() -> Denied:
+    return Denied("TICKET_INVALID", "This sign-in link was used already or is too old.", "Ask for a new one.")

@@ -1,0 +1,194 @@
+"""From a bearer token to a `Principal`: signature, every claim, and the grant's standing now.
+
+One refusal for every reason; the reason itself is only logged, without the token. What was verified is cached
+under the SHA-256 of the whole token, since a prefix can be shared and the text of a signature can be varied.
+Below it stand the signing keys and the standings; above it the HTTP door.
+"""
+
+import base64
+import binascii
+import hashlib
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+import jwt
+import msgspec
+from msgspec import Struct
+
+from mcp_agents.kernel.clock import Clock
+from mcp_agents.kernel.errors import Denied
+from mcp_agents.kernel.principal import Principal
+from mcp_agents.kernel.scopes import PLATFORM_ADMIN, TENANT_SCOPES
+from mcp_agents_auth.resources import Resources
+from mcp_agents_auth.signing import TOKEN_TYPE, SigningKeys
+from mcp_agents_auth.standing import Standings
+
+MAX_TOKEN_BYTES: Final = 8192
+ALGORITHMS: Final = ["ES256", "RS256"]
+_REQUIRED: Final = ["iss", "sub", "aud", "client_id", "scope", "tenant", "iat", "exp", "jti", "sid"]
+_LEEWAY_SECONDS: Final = 30
+_CACHED: Final = 4096
+_CACHE_SECONDS: Final = 60.0
+
+_log = logging.getLogger("mcp_agents.auth")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedToken:
+    """What a good token says. `expires_at` is seconds since 1970."""
+
+    principal: Principal
+    expires_at: int
+    issued_at: int
+    client_id: str
+    resource: str
+    jti: str
+    sid: str
+
+
+class _Header(Struct, frozen=True, forbid_unknown_fields=True):
+    # Anything else (jwk, jku, x5u, crit, b64) would ask us to trust what the token brings along.
+    alg: str
+    typ: str
+    kid: str
+
+
+class _Claims(Struct, frozen=True):
+    iss: str
+    sub: str
+    aud: str
+    client_id: str
+    scope: str
+    tenant: str
+    iat: int
+    exp: int
+    jti: str
+    sid: str
+    nbf: int = 0
+
+
+class _RefusedError(Exception):
+    """Why a token is refused; for the log."""
+
+
+class TokenVerifier:
+    """Verifies tokens of one issuer for one server's resources."""
+
+    def __init__(
+        self, *, issuer: str, resources: Resources, signing: SigningKeys, standings: Standings, clock: Clock
+    ) -> None:
+        self._issuer, self._resources = issuer, resources
+        self._signing, self._standings, self._clock = signing, standings, clock
+        self._cache: OrderedDict[bytes, tuple[_Claims, float]] = OrderedDict()
+
+    async def verify(self, token: str) -> VerifiedToken:
+        """The caller behind a bearer token. Raises `Denied` (`TOKEN_INVALID`), whatever the reason."""
+        try:
+            claims = await self._claims(token)
+            return await self._with_standing(claims)
+        except _RefusedError as reason:
+            _log.debug("token refused: %s", reason)
+            raise invalid_token() from None
+
+    async def _with_standing(self, claims: _Claims) -> VerifiedToken:
+        standing = await self._standings.of(claims.sid)
+        if standing is None:
+            raise _RefusedError("grant ended")
+        family = standing.family
+        if (family.tenant, family.subject, family.client_id) != (claims.tenant, claims.sub, claims.client_id):
+            raise _RefusedError("claims differ from the grant")
+        scopes = frozenset(claims.scope.split()) & standing.scopes & (TENANT_SCOPES | {PLATFORM_ADMIN})
+        principal = Principal(
+            tenant=claims.tenant,
+            subject=claims.sub,
+            scopes=scopes,
+            client=claims.client_id,
+            roles=standing.roles,
+        )
+        return VerifiedToken(
+            principal=principal,
+            expires_at=claims.exp,
+            issued_at=claims.iat,
+            client_id=claims.client_id,
+            resource=claims.aud,
+            jti=claims.jti,
+            sid=claims.sid,
+        )
+
+    async def _claims(self, token: str) -> _Claims:
+        if len(token) > MAX_TOKEN_BYTES or not token.isascii():
+            raise _RefusedError("size or characters")
+        name = hashlib.sha256(token.encode("ascii")).digest()
+        cached = self._cache.get(name)
+        if cached is not None and cached[1] > self._clock.monotonic():
+            self._cache.move_to_end(name)
+            claims = cached[0]
+        else:
+            claims = await self._decoded(token)
+            self._cache[name] = claims, self._clock.monotonic() + _CACHE_SECONDS
+            if len(self._cache) > _CACHED:
+                self._cache.popitem(last=False)
+        self._check_times(claims)
+        return claims
+
+    async def _decoded(self, token: str) -> _Claims:
+        header = _header(token)
+        if header.typ != TOKEN_TYPE:
+            raise _RefusedError("typ")
+        if header.alg not in ALGORITHMS:
+            raise _RefusedError("alg")
+        key = await self._signing.verifying_key(header.kid)
+        if key is None:
+            raise _RefusedError("unknown key")
+        try:
+            payload = jwt.decode(
+                token,
+                key,
+                algorithms=ALGORITHMS,
+                issuer=self._issuer,
+                # Times go by our own clock and audiences are many: both are checked here, not there.
+                options={
+                    "require": _REQUIRED,
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                    "verify_aud": False,
+                },
+            )
+            claims = msgspec.convert(payload, _Claims)
+        except (jwt.PyJWTError, msgspec.ValidationError, ValueError, TypeError, RecursionError) as cause:
+            raise _RefusedError(type(cause).__name__) from cause
+        if claims.iss != self._issuer:
+            raise _RefusedError("iss")
+        if not self._resources.accepts(claims.aud):
+            raise _RefusedError("aud")
+        return claims
+
+    def _check_times(self, claims: _Claims) -> None:
+        now = self._clock.now().timestamp()
+        if claims.exp <= now:
+            raise _RefusedError("expired")
+        if claims.iat > now + _LEEWAY_SECONDS or claims.nbf > now + _LEEWAY_SECONDS:
+            raise _RefusedError("not yet valid")
+
+
+def invalid_token() -> Denied:
+    """The one answer to every token that is not good."""
+    return Denied("TOKEN_INVALID", "The access token is not valid.", "Sign in again.")
+
+
+def _header(token: str) -> _Header:
+    """The header of a token in canonical form: three segments, no padding, no spare bits."""
+    segments = token.split(".")
+    if len(segments) != 3:
+        raise _RefusedError("segments")
+    try:
+        decoded = [base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4)) for segment in segments]
+        canonical = [base64.urlsafe_b64encode(part).rstrip(b"=").decode("ascii") for part in decoded]
+        if canonical != segments:
+            raise _RefusedError("encoding")
+        return msgspec.json.decode(decoded[0], type=_Header)
+    except (binascii.Error, ValueError, RecursionError) as cause:
+        raise _RefusedError("header") from cause

@@ -1,0 +1,133 @@
+"""A tool server as it is stored, and how its secrets are sealed into it and taken out.
+
+Shapes and pure conversions only: who may add what is `servers`, what is open is `hub`. Values of the
+environment, tokens and client secrets are in the record only sealed, each under its own purpose.
+"""
+
+from datetime import datetime
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from mcp_agents.kernel.toolserver import AuthType, ToolServer, ToolServerSpec, Transport, UpstreamAuth, UpstreamTool
+from mcp_agents_tools.toolsets.upstream import Target
+
+
+class Sealer(Protocol):
+    """Encrypts what is at rest; `security.keys.Vault` is one. A text opens only for its tenant and purpose."""
+
+    def seal(self, tenant: str, purpose: str, plaintext: str) -> str: ...
+
+    def unseal(self, tenant: str, purpose: str, sealed: str) -> str: ...
+
+
+class StoredTool(Struct, frozen=True, kw_only=True):
+    """A tool as its server last described it."""
+
+    name: str
+    title: str
+    description: str
+    input_schema: dict[str, Any]
+    read_only: bool
+    idempotent: bool
+    fingerprint: str
+
+
+class StoredServer(Struct, frozen=True, kw_only=True):
+    """A tool server. `sealed_env` and `sealed_secret` open only through a `Sealer`."""
+
+    name: str
+    transport: Transport
+    command: str
+    args: tuple[str, ...]
+    url: str
+    auth_type: AuthType
+    client_id: str
+    issuer: str
+    scope: str
+    sealed_env: dict[str, str]
+    sealed_secret: str
+    exposes: tuple[str, ...]
+    trust_annotations: bool
+    added_by: str
+    tools: tuple[StoredTool, ...]
+    created_at: datetime
+    updated_at: datetime
+    v: int = 1
+
+
+def stored_tools(tools: list[UpstreamTool]) -> tuple[StoredTool, ...]:
+    """Listed tools as they are stored."""
+    return tuple(StoredTool(**{name: getattr(tool, name) for name in StoredTool.__struct_fields__}) for tool in tools)
+
+
+def sealed_server(
+    spec: ToolServerSpec, tools: list[UpstreamTool], sealer: Sealer, tenant: str, subject: str, now: datetime
+) -> StoredServer:
+    """The record of a server that was just added."""
+    secret = spec.auth.token or spec.auth.client_secret
+    return StoredServer(
+        name=spec.name,
+        transport=spec.transport,
+        command=spec.command,
+        args=spec.args,
+        url=spec.url,
+        auth_type=spec.auth.type,
+        client_id=spec.auth.client_id,
+        issuer=spec.auth.issuer,
+        scope=spec.auth.scope,
+        sealed_env={
+            name: sealer.seal(tenant, _env_purpose(spec.name, name), value) for name, value in spec.env.items()
+        },
+        sealed_secret=sealer.seal(tenant, _secret_purpose(spec.name), secret) if secret else "",
+        exposes=spec.exposes,
+        trust_annotations=spec.trust_annotations,
+        added_by=subject,
+        tools=stored_tools(tools),
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def target_of(server: StoredServer, command: tuple[str, ...], sealer: Sealer, tenant: str) -> Target:
+    """How to connect, with the secrets in clear. `command` is what the policy made of the stored one."""
+    env = {
+        name: sealer.unseal(tenant, _env_purpose(server.name, name), text) for name, text in server.sealed_env.items()
+    }
+    secret = sealer.unseal(tenant, _secret_purpose(server.name), server.sealed_secret) if server.sealed_secret else ""
+    auth = UpstreamAuth(
+        type=server.auth_type,
+        token=secret if server.auth_type == "bearer" else "",
+        client_id=server.client_id,
+        client_secret=secret if server.auth_type == "client_credentials" else "",
+        issuer=server.issuer,
+        scope=server.scope,
+    )
+    return Target(transport=server.transport, command=command, env=env, url=server.url, auth=auth)
+
+
+def public_view(server: StoredServer, revision: int) -> ToolServer:
+    """What anybody of the tenant may see."""
+    return ToolServer(
+        name=server.name,
+        transport=server.transport,
+        target=" ".join((server.command, *server.args)) if server.transport == "stdio" else server.url,
+        auth_type=server.auth_type,
+        env_names=tuple(sorted(server.sealed_env)),
+        trust_annotations=server.trust_annotations,
+        tools=tuple(
+            UpstreamTool(**{name: getattr(tool, name) for name in StoredTool.__struct_fields__})
+            for tool in server.tools
+        ),
+        created_at=server.created_at,
+        updated_at=server.updated_at,
+        revision=revision,
+    )
+
+
+def _env_purpose(server: str, name: str) -> str:
+    return f"tool-server/{server}/env/{name}"
+
+
+def _secret_purpose(server: str) -> str:
+    return f"tool-server/{server}/secret"

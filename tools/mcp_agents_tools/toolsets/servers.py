@@ -1,0 +1,244 @@
+"""The tool servers of a tenant: who may add which, what is stored of them, how they are reached.
+
+Fills the kernel's `ToolServers`. A server is reached and listed before anything is stored. What a stdio
+server may be is settled here once when it is added and again whenever it is started. Below stand `hub` and
+`records`; `toolbox` asks it for records and targets.
+"""
+
+import re
+import sys
+from typing import Final, Literal
+
+import msgspec
+
+from mcp_agents.kernel.clock import Clock
+from mcp_agents.kernel.errors import AgentsError, Conflict, Denied, Invalid, NotFound, Unavailable, WrongRevision
+from mcp_agents.kernel.principal import Principal
+from mcp_agents.kernel.tenancy import Records, TenantSpace, Versioned
+from mcp_agents.kernel.toolserver import ToolServer, ToolServerSpec, UpstreamAuth, UpstreamTool
+from mcp_agents_tools.toolsets.hub import UpstreamHub
+from mcp_agents_tools.toolsets.records import Sealer, StoredServer, public_view, sealed_server, stored_tools, target_of
+from mcp_agents_tools.toolsets.upstream import ConnectFailed, Reason, Target
+
+StdioPolicy = Literal["off", "sandboxed", "trusted"]
+
+DEMO_COMMAND: Final = "mcp-agents-demo-tools"
+ADMIN: Final = "toolservers:admin"
+RECORD_LIMIT: Final = 512 * 1024
+"""Bytes of a stored server with its tools."""
+
+_NAME: Final = re.compile(r"[a-z0-9_-]{1,40}")
+_ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
+# -P: the working folder is not searched for modules, or a file lying there would run instead.
+_DEMO: Final = (sys.executable, "-P", "-m", "mcp_agents_tools.demo_server")
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class StoredToolServers:
+    """Tool servers in the bucket `cb_tool_servers`, one record per name.
+
+    Args:
+        sealer: encrypts environment values, tokens and client secrets.
+        stdio: `off`, `sandboxed` (no sandbox exists yet, so only the packaged demo server runs) or `trusted`.
+    """
+
+    def __init__(self, hub: UpstreamHub, sealer: Sealer, clock: Clock, *, stdio: StdioPolicy) -> None:
+        self._hub, self._sealer, self._clock, self._stdio = hub, sealer, clock, stdio
+
+    async def add(self, space: TenantSpace, principal: Principal, spec: ToolServerSpec) -> ToolServer:
+        """See the port. Raises `Invalid`, `Denied`, `Conflict` (`TOOL_SERVER_EXISTS`), `Unavailable`."""
+        _check_shape(spec)
+        if spec.trust_annotations:
+            principal.require(ADMIN)
+        if spec.transport == "stdio":
+            self._check_stdio(spec.command)
+            if spec.command != DEMO_COMMAND:
+                principal.require(ADMIN)
+        else:
+            await self._check_urls(spec.url, spec.auth)
+        if await self._records(space).get(spec.name) is not None:
+            raise _exists(spec.name)
+        command = _command(spec.command, spec.args) if spec.transport == "stdio" else ()
+        target = Target(transport=spec.transport, command=command, env=spec.env, url=spec.url, auth=spec.auth)
+        tools = _exposed(await self._listed(target), spec.exposes)
+        record = sealed_server(spec, tools, self._sealer, space.tenant, principal.subject, self._clock.now())
+        _check_size(record)
+        try:
+            revision = await self._records(space).create(spec.name, value=record)
+        except WrongRevision as cause:
+            raise _exists(spec.name) from cause
+        return public_view(record, revision)
+
+    async def get(self, space: TenantSpace, name: str) -> ToolServer:
+        """Raises `NotFound` (`TOOL_SERVER_UNKNOWN`)."""
+        found = await self.stored(space, name)
+        return public_view(found.value, found.revision)
+
+    async def all(self, space: TenantSpace) -> list[ToolServer]:
+        """By name."""
+        return [public_view(found.value, found.revision) for found in await self._records(space).all()]
+
+    async def refresh(self, space: TenantSpace, principal: Principal, name: str) -> ToolServer:
+        """Lists again. Raises like `add`, and `Conflict` (`REVISION_CONFLICT`) when it was changed meanwhile."""
+        found = await self.stored(space, name)
+        listed = await self._listed(await self.target(space, found.value))
+        tools = stored_tools(_exposed(listed, found.value.exposes, missing_is_wrong=False))
+        if tools == found.value.tools:
+            return public_view(found.value, found.revision)
+        now = max(self._clock.now(), found.value.updated_at)
+        fresh = msgspec.structs.replace(found.value, tools=tools, updated_at=now)
+        _check_size(fresh)
+        try:
+            revision = await self._records(space).update(name, value=fresh, revision=found.revision)
+        except WrongRevision as cause:
+            raise _moved_on() from cause
+        return public_view(fresh, revision)
+
+    async def remove(self, space: TenantSpace, name: str, *, expected_revision: int | None) -> None:
+        """Raises `NotFound` and `Conflict` (`REVISION_CONFLICT`)."""
+        found = await self.stored(space, name)
+        if expected_revision not in (None, found.revision):
+            raise _moved_on()
+        try:
+            await self._records(space).delete(name, revision=found.revision)
+        except WrongRevision as cause:
+            raise _moved_on() from cause
+        await self._hub.forget(space.tenant, name)
+
+    async def stored(self, space: TenantSpace, name: str) -> Versioned[StoredServer]:
+        """The record itself, for `toolbox`. Raises `NotFound` (`TOOL_SERVER_UNKNOWN`)."""
+        found = await self._records(space).get(name) if _NAME.fullmatch(name) else None
+        if found is None:
+            raise NotFound("TOOL_SERVER_UNKNOWN", "There is no such tool server.", "List them with tool_server_list.")
+        return found
+
+    async def target(self, space: TenantSpace, server: StoredServer) -> Target:
+        """How to reach a stored server, secrets in clear. Raises `Denied` or `Unavailable` as the policy is now."""
+        if server.transport == "http":
+            return target_of(server, (), self._sealer, space.tenant)
+        self._check_stdio(server.command)
+        return target_of(server, _command(server.command, server.args), self._sealer, space.tenant)
+
+    async def _listed(self, target: Target) -> list[UpstreamTool]:
+        try:
+            async with self._hub.visit(target) as upstream:
+                return await upstream.list_tools()
+        except ConnectFailed as failure:
+            # Not chained: what lies below may quote an address, a header or an environment.
+            raise _not_connected(failure.reason) from None
+
+    async def _check_urls(self, url: str, auth: UpstreamAuth) -> None:
+        await self._hub.egress.check(url)
+        if auth.type == "client_credentials":
+            await self._hub.egress.check(auth.issuer)
+        for each in (url, auth.issuer):
+            if auth.type != "none" and each.startswith("http:"):
+                if self._hub.egress.inspect(each).host not in _LOOPBACK:
+                    raise Invalid(
+                        "TOOL_SERVER_PLAIN_HTTP",
+                        "A secret is not sent over plain http to another machine.",
+                        "Use an https URL.",
+                    )
+
+    def _check_stdio(self, command: str) -> None:
+        if self._stdio == "off":
+            raise Denied(
+                "STDIO_OFF",
+                "This server starts no tool servers as processes.",
+                'Add an http tool server, or ask the operator to set [tools] stdio = "trusted".',
+            )
+        if self._stdio == "sandboxed" and command != DEMO_COMMAND:
+            raise Unavailable(
+                "SANDBOX_MISSING",
+                "Tool servers as processes must run in a sandbox here, and this installation has no sandbox driver.",
+                f"Add an http tool server, use the packaged {DEMO_COMMAND}, or ask the operator to set "
+                '[tools] stdio = "trusted" if every administrator may run programs on this machine.',
+            )
+
+    def _records(self, space: TenantSpace) -> Records[StoredServer]:
+        return space.records("cb_tool_servers", StoredServer)
+
+
+def _command(command: str, args: tuple[str, ...]) -> tuple[str, ...]:
+    return _DEMO if command == DEMO_COMMAND else (command, *args)
+
+
+def _check_shape(spec: ToolServerSpec) -> None:
+    """What can be said about a spec without asking anybody."""
+    if not _NAME.fullmatch(spec.name):
+        raise _invalid("A tool server's name is 1 to 40 of a-z, 0-9, _ and -.")
+    if spec.transport == "stdio":
+        _check_process(spec)
+    elif not spec.url or spec.command or spec.args or spec.env:
+        raise _invalid("An http tool server takes a url, and no command, args or env.")
+    if spec.auth.type == "bearer" and not _TOKEN.fullmatch(spec.auth.token):
+        raise _invalid("Sign-in by bearer needs a token of visible ASCII characters.")
+    if spec.auth.type == "client_credentials":
+        if not (spec.auth.client_id and spec.auth.client_secret and spec.auth.issuer):
+            raise _invalid("Sign-in by client_credentials needs client_id, client_secret and issuer.")
+
+
+def _check_process(spec: ToolServerSpec) -> None:
+    if not spec.command or spec.url or spec.auth.type != "none":
+        raise _invalid("A stdio tool server takes a command, and no url or auth.")
+    # The demo server runs for callers who may not run programs: no variable may turn it into something else.
+    if spec.command == DEMO_COMMAND and (spec.args or spec.env):
+        raise _invalid("The packaged demo server takes no args and no env.")
+    texts = (spec.command, *spec.args, *spec.env.values())
+    if any("\0" in text for text in texts) or not all(_ENV_NAME.fullmatch(name) for name in spec.env):
+        raise _invalid("The command, an argument or a name or value of env holds characters that are not allowed.")
+
+
+def _check_size(record: StoredServer) -> None:
+    if len(msgspec.json.encode(record)) > RECORD_LIMIT:
+        raise Invalid(
+            "TOOL_SERVER_TOO_LARGE",
+            f"What the server says about its tools is more than {RECORD_LIMIT // 1024} KiB.",
+            "Name the tools you need in exposes.",
+        )
+
+
+def _exposed(
+    tools: list[UpstreamTool], exposes: tuple[str, ...], *, missing_is_wrong: bool = True
+) -> list[UpstreamTool]:
+    if not exposes:
+        return tools
+    missing = sorted(set(exposes) - {tool.name for tool in tools})
+    if missing and missing_is_wrong:
+        raise Invalid(
+            "TOOL_UNKNOWN",
+            f"The server does not offer: {', '.join(missing)}.",
+            "Correct exposes, or leave it out to take every tool.",
+        )
+    return [tool for tool in tools if tool.name in exposes]
+
+
+def _not_connected(reason: Reason) -> AgentsError:
+    if reason is Reason.DENIED:
+        return Denied("EGRESS_DENIED", "The tool server's address is off limits.", "Use a public address.")
+    if reason is Reason.NOT_MCP:
+        return Invalid(
+            "TOOL_SERVER_NOT_MCP",
+            "There is something there, but it does not speak MCP as it should.",
+            "Check the command or URL; an http URL must be the MCP endpoint itself.",
+        )
+    return Unavailable(
+        "TOOL_SERVER_UNREACHABLE",
+        f"The tool server is not available. {reason.value}",
+        "Check the command or URL and the sign-in, and that it is running.",
+    )
+
+
+def _invalid(says: str) -> Invalid:
+    return Invalid("TOOL_SERVER_INVALID", says, "Correct it and call again.")
+
+
+def _exists(name: str) -> Conflict:
+    return Conflict(
+        "TOOL_SERVER_EXISTS", f"There is already a tool server named {name}.", "Choose another name or remove it first."
+    )
+
+
+def _moved_on() -> Conflict:
+    return Conflict("REVISION_CONFLICT", "It was changed by somebody else.", "Read it again and repeat the change.")

@@ -1,0 +1,144 @@
+"""The tools of one run: bindings become tools under model-facing names, calls go to their servers.
+
+Fills the kernel's `Toolsets`. What tools there are comes from the stored records; a connection is made at
+the first call. A call reads the record again, so that a server removed meanwhile is not called and a
+rotated secret is used. Nothing is kept between runs or tenants.
+"""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from mcp_agents.kernel.errors import AgentsError, Denied, Exhausted, NotFound, Unavailable
+from mcp_agents.kernel.principal import Principal
+from mcp_agents.kernel.tenancy import TenantSpace
+from mcp_agents.kernel.toolset import Invocation, Outcome, Refused, Tool
+from mcp_agents_tools.toolsets.hub import Key, UpstreamHub
+from mcp_agents_tools.toolsets.names import Origin, model_names
+from mcp_agents_tools.toolsets.records import StoredServer, StoredTool
+from mcp_agents_tools.toolsets.servers import StoredToolServers
+
+META_PREFIX: Final = "io.github.mcp-agents/"
+
+_BINDING: Final = re.compile(r"([a-z0-9_-]{1,40})/(.{1,128})", re.DOTALL)
+_EVERY: Final = "*"
+
+
+class UpstreamToolsets:
+    """Toolsets over the tool servers of a tenant."""
+
+    def __init__(self, hub: UpstreamHub, servers: StoredToolServers) -> None:
+        self._hub, self._servers = hub, servers
+
+    @asynccontextmanager
+    async def open(
+        self, space: TenantSpace, principal: Principal, bindings: tuple[str, ...]
+    ) -> AsyncIterator["UpstreamToolset"]:
+        """The tools that `bindings` name and the tenant still has; one that is gone is left out."""
+        origins: dict[Origin, Tool] = {}
+        known = await self._known(space, bindings)
+        for server, tool in sorted(filter(None, map(_parts, bindings))):
+            record = known.get(server)
+            for each in _chosen(record, tool) if record else ():
+                origins[server, each.name] = Tool(
+                    name="",
+                    description=each.description or each.title,
+                    parameters=each.input_schema,
+                    repeatable=bool(record and record.trust_annotations and (each.read_only or each.idempotent)),
+                )
+        yield UpstreamToolset(self._hub, self._servers, space, origins)
+
+    async def unknown(self, space: TenantSpace, bindings: tuple[str, ...]) -> list[str]:
+        """The bindings that name no tool of this tenant, in the order given."""
+        known = await self._known(space, bindings)
+        missing = []
+        for binding in bindings:
+            parts = _parts(binding)
+            record = known.get(parts[0]) if parts else None
+            if parts is None or record is None or (parts[1] != _EVERY and not _chosen(record, parts[1])):
+                missing.append(binding)
+        return missing
+
+    async def _known(self, space: TenantSpace, bindings: tuple[str, ...]) -> dict[str, StoredServer]:
+        found: dict[str, StoredServer] = {}
+        for server in sorted({parts[0] for parts in map(_parts, bindings) if parts}):
+            try:
+                found[server] = (await self._servers.stored(space, server)).value
+            except NotFound:
+                continue
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    origin: Origin
+    tool: Tool
+
+
+class UpstreamToolset:
+    """Fills the kernel's `Toolset` for one run."""
+
+    def __init__(
+        self, hub: UpstreamHub, servers: StoredToolServers, space: TenantSpace, origins: dict[Origin, Tool]
+    ) -> None:
+        self._hub, self._servers, self._space = hub, servers, space
+        self._bound = {
+            name: _Bound(
+                origin,
+                Tool(
+                    name=name,
+                    description=origins[origin].description,
+                    parameters=origins[origin].parameters,
+                    repeatable=origins[origin].repeatable,
+                ),
+            )
+            for origin, name in model_names(origins).items()
+        }
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """By name."""
+        return tuple(self._bound[name].tool for name in sorted(self._bound))
+
+    async def call(self, invocation: Invocation) -> Outcome:
+        """Calls the tool once. Raises only what our own store raises."""
+        bound = self._bound.get(invocation.tool)
+        if bound is None:
+            return Refused(code="TOOL_UNKNOWN", message=f"There is no tool named {invocation.tool[:64]}.")
+        server, tool = bound.origin
+        try:
+            found = await self._servers.stored(self._space, server)
+            if not _chosen(found.value, tool):
+                return Refused(code="TOOL_UNKNOWN", message="The tool server does not offer this tool any more.")
+            target = await self._servers.target(self._space, found.value)
+        except (NotFound, Denied, Unavailable) as error:
+            return _refused(error)
+        try:
+            async with self._hub.use(Key(self._space.tenant, server, found.revision), target) as upstream:
+                return await upstream.call(tool, invocation.arguments, _meta(invocation), invocation.timeout)
+        except Exhausted as error:
+            return _refused(error)
+
+
+def _meta(invocation: Invocation) -> dict[str, str | int]:
+    return {
+        f"{META_PREFIX}effect_id": invocation.effect_id,
+        f"{META_PREFIX}execution_id": invocation.execution_id,
+        f"{META_PREFIX}depth": invocation.depth,
+        "traceparent": invocation.traceparent,
+    }
+
+
+def _parts(binding: str) -> Origin | None:
+    match = _BINDING.fullmatch(binding)
+    return (match[1], match[2]) if match else None
+
+
+def _chosen(record: StoredServer, tool: str) -> tuple[StoredTool, ...]:
+    return record.tools if tool == _EVERY else tuple(each for each in record.tools if each.name == tool)
+
+
+def _refused(error: AgentsError) -> Refused:
+    return Refused(code=error.code, message=error.public)

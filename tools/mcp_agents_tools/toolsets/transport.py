@@ -1,0 +1,273 @@
+"""HTTP to a tool server, guarded: the only way a toolset reaches the network.
+
+Every connection goes to an address that the egress rule approved for that very connection. Answers are
+taken unencoded and up to a bound. What goes wrong below HTTP becomes an HTTP answer with a JSON-RPC error
+that says how (`Trouble`), because an exception there would end the SDK's client for good. The marks are
+signed with a word that only this transport knows, so a server cannot forge them. Stands below `upstream`;
+knows no tools and no sessions.
+"""
+
+import secrets
+import ssl
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any, Final, Protocol, cast
+
+import httpcore2
+import httpx2
+import msgspec
+from mcp.client.auth import OAuthFlowError
+from mcp.shared.exceptions import MCPError
+
+from mcp_agents.kernel.errors import AgentsError, Denied
+from mcp_agents.security.egress import Endpoint
+
+ANSWER_LIMIT: Final = 8 * 1024 * 1024
+"""Bytes of one answer, whether one document or a stream of events."""
+
+_TIMEOUT: Final = httpx2.Timeout(10.0, read=300.0)
+_FAREWELL: Final = httpx2.Timeout(2.0).as_dict()
+"""Saying goodbye to a session must not hold up who closes it."""
+_MARK: Final = "io.github.mcp-agents/trouble"
+
+
+class Addresses(Protocol):
+    """What the transport asks of the egress rule; `security.egress.AddressRule` is one."""
+
+    async def check(self, url: str) -> None: ...
+
+    def inspect(self, url: str) -> Endpoint: ...
+
+    async def addresses(self, host: str, port: int) -> tuple[str, ...]: ...
+
+
+class Kind(StrEnum):
+    """How a request failed below JSON-RPC. Only the first five are certain not to have reached a tool."""
+
+    UNREACHABLE = "unreachable"
+    DENIED = "denied"
+    UNAUTHORIZED = "unauthorized"
+    SESSION_GONE = "session_gone"
+    REJECTED = "rejected"
+    LOST = "lost"
+    ENCODED = "encoded"
+    TOO_LARGE = "too_large"
+    STATUS = "status"
+
+
+UNSENT: Final = frozenset({Kind.UNREACHABLE, Kind.DENIED, Kind.UNAUTHORIZED, Kind.SESSION_GONE, Kind.REJECTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What the transport saw: the kind, and the HTTP status where there was one (else 0)."""
+
+    kind: Kind
+    status: int = 0
+
+
+class GuardedTransport(httpx2.AsyncBaseTransport):
+    """One tool server's connections. `last_status` is the last HTTP status any answer had, 0 before the first."""
+
+    def __init__(self, rule: Addresses, endpoint: str, *, limit: int = ANSWER_LIMIT) -> None:
+        self._rule, self._endpoint, self._limit = rule, httpx2.URL(endpoint), limit
+        self._word = secrets.token_hex(16)
+        self._pool = httpcore2.AsyncConnectionPool(
+            ssl_context=_ssl_context(),
+            max_connections=32,
+            max_keepalive_connections=8,
+            keepalive_expiry=30.0,
+            network_backend=_ApprovedBackend(rule),
+        )
+        self.last_status = 0
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Sends; never raises for what the network or the server does."""
+        if request.method == "GET" and self._is_endpoint(request) and "last-event-id" not in request.headers:
+            # The stream for what a server says unasked. We ask for nothing there, so it is not opened.
+            return httpx2.Response(405, request=request)
+        request.headers["accept-encoding"] = "identity"
+        if request.method == "DELETE":
+            request.extensions["timeout"] = _FAREWELL
+        try:
+            self._rule.inspect(str(request.url))
+            response = await self._send(request)
+        except Denied:
+            return self._failure(request, Trouble(Kind.DENIED))
+        except (AgentsError, httpcore2.ConnectError, httpcore2.ConnectTimeout, httpcore2.PoolTimeout):
+            return self._failure(request, Trouble(Kind.UNREACHABLE))
+        except (httpcore2.NetworkError, httpcore2.TimeoutException, httpcore2.ProtocolError):
+            return self._failure(request, Trouble(Kind.LOST))
+        return response
+
+    async def aclose(self) -> None:
+        """Closes every connection."""
+        await self._pool.aclose()
+
+    def trouble(self, error: MCPError) -> Trouble | None:
+        """What this transport reported through `error`, or None when the server itself sent it."""
+        data = error.error.data
+        if not isinstance(data, dict) or data.get("word") != self._word:
+            return None
+        return Trouble(Kind(data[_MARK]), data["status"])
+
+    def unauthorized(self, request: httpx2.Request) -> httpx2.Response:
+        """The answer in place of one, when signing in failed before the request was sent."""
+        return self._failure(request, Trouble(Kind.UNAUTHORIZED, 401))
+
+    async def _send(self, request: httpx2.Request) -> httpx2.Response:
+        url = request.url
+        answer = await self._pool.handle_async_request(
+            httpcore2.Request(
+                method=request.method,
+                url=httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+                headers=request.headers.raw,
+                content=cast(httpx2.AsyncByteStream, request.stream),
+                extensions=request.extensions,
+            )
+        )
+        headers = httpx2.Headers(answer.headers)
+        self.last_status = answer.status
+        stream = _Bounded(answer, self._limit)
+        if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+            await stream.aclose()
+            return self._failure(request, Trouble(Kind.ENCODED, answer.status))
+        if answer.status < 400 and headers.get("content-type", "").lower().startswith("text/event-stream"):
+            return httpx2.Response(answer.status, headers=headers, stream=stream, request=request)
+        return await self._whole(request, answer.status, headers, stream)
+
+    async def _whole(
+        self, request: httpx2.Request, status: int, headers: httpx2.Headers, stream: "_Bounded"
+    ) -> httpx2.Response:
+        """A document, read here: an answer that breaks off in the SDK's hands would end its client."""
+        try:
+            body = b"".join([chunk async for chunk in stream])
+        except httpx2.DecodingError:
+            return self._failure(request, Trouble(Kind.TOO_LARGE, status))
+        except httpx2.ReadError:
+            return self._failure(request, Trouble(Kind.LOST, status))
+        finally:
+            await stream.aclose()
+        kind = self._refusal(request, status, body)
+        if kind is not None:
+            return self._failure(request, Trouble(kind, status), status, headers)
+        return httpx2.Response(status, headers=_sized(headers), content=body, request=request)
+
+    def _refusal(self, request: httpx2.Request, status: int, body: bytes) -> Kind | None:
+        """What a refusing status of the endpoint means; None when the answer may speak for itself."""
+        if status < 400 or request.method != "POST" or not self._is_endpoint(request):
+            return None
+        if status in (401, 403):
+            return Kind.UNAUTHORIZED
+        if status == 404 and "mcp-session-id" in request.headers:
+            return Kind.SESSION_GONE
+        if _is_rpc_error(body):
+            return None
+        return Kind.REJECTED if status < 500 else Kind.STATUS
+
+    def _is_endpoint(self, request: httpx2.Request) -> bool:
+        return request.url.copy_with(fragment=None) == self._endpoint.copy_with(fragment=None)
+
+    def _failure(
+        self, request: httpx2.Request, trouble: Trouble, status: int = 503, headers: httpx2.Headers | None = None
+    ) -> httpx2.Response:
+        # The status and the challenge of a 401 stay, because signing in starts from them.
+        kept = {"www-authenticate": headers["www-authenticate"]} if headers and "www-authenticate" in headers else {}
+        data = {_MARK: trouble.kind.value, "status": trouble.status, "word": self._word}
+        error = {"code": -32603, "message": f"The request failed: {trouble.kind.value}.", "data": data}
+        body = {"jsonrpc": "2.0", "id": None, "error": error}
+        return httpx2.Response(status, headers=kept, json=body, request=request)
+
+
+class GuardedClient(httpx2.AsyncClient):
+    """An HTTP client over a guarded transport: no proxies from the environment, no redirects across origins."""
+
+    def __init__(self, transport: GuardedTransport, auth: httpx2.Auth | None, headers: dict[str, str]) -> None:
+        super().__init__(
+            transport=transport, auth=auth, headers=headers, timeout=_TIMEOUT, trust_env=False, follow_redirects=False
+        )
+        self._guarded = transport
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """Sends; a failed sign-in becomes an answer like any other trouble."""
+        try:
+            return await super().send(request, **options)
+        except OAuthFlowError:
+            return self._guarded.unauthorized(request)
+
+
+class _ApprovedBackend(httpcore2.AsyncNetworkBackend):
+    """Connects to the addresses that the rule returns for this connection, and to no other."""
+
+    def __init__(self, rule: Addresses) -> None:
+        self._rule = rule
+        self._network = httpcore2.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        failure: Exception = httpcore2.ConnectError("no address")
+        for address in await self._rule.addresses(host, port):
+            try:
+                return await self._network.connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+                failure = error
+        raise failure
+
+    async def connect_unix_socket(
+        self,
+        path: str,
+        timeout: float | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        raise httpcore2.ConnectError("sockets of this machine are not reachable")
+
+    async def sleep(self, seconds: float) -> None:
+        await self._network.sleep(seconds)
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    """An answer's bytes, up to the limit. Raises httpx2's `DecodingError` beyond it, `ReadError` when it breaks off."""
+
+    def __init__(self, answer: httpcore2.Response, limit: int) -> None:
+        self._answer, self._limit = answer, limit
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        taken = 0
+        try:
+            async for chunk in self._answer.aiter_stream():
+                taken += len(chunk)
+                if taken > self._limit:
+                    raise httpx2.DecodingError("the answer is larger than allowed")
+                yield chunk
+        except (httpcore2.NetworkError, httpcore2.TimeoutException, httpcore2.ProtocolError) as cause:
+            raise httpx2.ReadError("the answer broke off") from cause
+
+    async def aclose(self) -> None:
+        await self._answer.aclose()
+
+
+def _is_rpc_error(body: bytes) -> bool:
+    try:
+        answer = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return False
+    return isinstance(answer, dict) and answer.get("jsonrpc") == "2.0" and isinstance(answer.get("error"), dict)
+
+
+def _sized(headers: httpx2.Headers) -> httpx2.Headers:
+    """The headers of a body that was read whole: no chunks any more."""
+    kept = [(name, value) for name, value in headers.multi_items() if name not in ("transfer-encoding",)]
+    return httpx2.Headers(kept)
+
+
+@lru_cache(maxsize=1)
+def _ssl_context() -> ssl.SSLContext:
+    return httpx2.create_ssl_context(trust_env=False)
