@@ -111,7 +111,7 @@ def build_auth(
     signing, codes = SigningKeys(platform, vault, clock), Codes(platform, families, clock)
     standings = Standings(tenants=tenants, users=users, clients=clients, families=families, clock=clock)
     tokens = TokenIssuer(
-        issuer=issuer, resource=resource, signing=signing, families=families, tenants=tenants, clock=clock
+        issuer=issuer, resources=resources, signing=signing, families=families, tenants=tenants, clock=clock
     )
     verifier = TokenVerifier(issuer=issuer, resources=resources, signing=signing, standings=standings, clock=clock)
     authorization = Authorization(
@@ -124,7 +124,6 @@ def build_auth(
         clock=clock,
     )
     service = Grants(
-        resources=resources,
         tenants=tenants,
         clients=clients,
         families=families,

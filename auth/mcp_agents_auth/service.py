@@ -19,7 +19,6 @@ from mcp_agents_auth.codes import Codes
 from mcp_agents_auth.families import FAMILY_LIFE, REFRESH_PREFIX, Families, Family, refused
 from mcp_agents_auth.handles import challenge_of, same
 from mcp_agents_auth.oauth import OAuthError, Parameters, requested_scopes
-from mcp_agents_auth.resources import Resources
 from mcp_agents_auth.standing import Standing, Standings, narrowed
 from mcp_agents_auth.tenants import Tenants
 from mcp_agents_auth.tokens import ACCESS_SECONDS, IssuedToken, TokenIssuer
@@ -35,7 +34,6 @@ class Grants:
     def __init__(
         self,
         *,
-        resources: Resources,
         tenants: Tenants,
         clients: Clients,
         families: Families,
@@ -45,7 +43,7 @@ class Grants:
         verifier: TokenVerifier,
         clock: Clock,
     ) -> None:
-        self._resources, self._tenants, self._clients = resources, tenants, clients
+        self._tenants, self._clients = tenants, clients
         self._families, self._codes, self._standings = families, codes, standings
         self._tokens, self._verifier, self._clock = tokens, verifier, clock
 
@@ -147,8 +145,8 @@ class Grants:
             await self._tenants.require_active(client.tenant)
         except (NotFound, Denied) as error:
             raise OAuthError("unauthorized_client", "The client's tenant is not active.") from error
-        resource = parameters.get("resource", self._resources.default)
-        if not self._resources.accepts(resource):
+        resource = parameters.get("resource", self._tokens.resources.default)
+        if not self._tokens.resources.accepts(resource):
             raise OAuthError("invalid_target", "There is no such resource here.")
         possible = client.allowed() & (TENANT_SCOPES | {PLATFORM_ADMIN})
         scopes = narrowed(requested_scopes(parameters), possible)

@@ -13,6 +13,7 @@ from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Invalid
 from mcp_agents.kernel.scopes import PLATFORM_ADMIN, TENANT_SCOPES
 from mcp_agents_auth.families import Families, Family
+from mcp_agents_auth.resources import Resources
 from mcp_agents_auth.signing import SigningKeys
 from mcp_agents_auth.tenants import Tenants
 
@@ -45,12 +46,19 @@ class IssuedToken:
 
 
 class TokenIssuer:
-    """Signs access tokens for `resource` in the name of `issuer`."""
+    """Signs access tokens for `resources` in the name of `issuer`."""
 
     def __init__(
-        self, *, issuer: str, resource: str, signing: SigningKeys, families: Families, tenants: Tenants, clock: Clock
+        self,
+        *,
+        issuer: str,
+        resources: Resources,
+        signing: SigningKeys,
+        families: Families,
+        tenants: Tenants,
+        clock: Clock,
     ) -> None:
-        self.issuer, self.resource = issuer, resource
+        self.issuer, self.resources = issuer, resources
         self._signing, self._families, self._tenants, self._clock = signing, families, tenants, clock
 
     async def issue(
@@ -117,7 +125,7 @@ class TokenIssuer:
             subject=subject,
             client_id=DIRECT_CLIENT,
             scopes=sorted(scopes),
-            resource=self.resource,
+            resource=self.resources.default,
             created_at=now,
             expires_at=now + timedelta(seconds=ttl),
         )

@@ -43,6 +43,7 @@ _FILTER_MARKS: Final = (
     "content management policy",
     "safety system",
 )
+_UNKNOWN_PROVIDER: Final = "llm provider not provided"
 _CREDIT_MARKS: Final = ("insufficient_quota", "exceeded your current quota", "credit balance")
 _BY_STATUS: Final = {
     400: "MODEL_REQUEST_REFUSED",
@@ -150,6 +151,8 @@ def _code(cause: BaseException) -> str:
         status = status if isinstance(status, int) else 0
         code = _BY_STATUS.get(status) or ("MODEL_UNAVAILABLE" if status >= 500 else "")
     said = str(cause).lower()
+    if code == "MODEL_REQUEST_REFUSED" and _UNKNOWN_PROVIDER in said:
+        return "MODEL_NOT_FOUND"
     if code == "MODEL_REQUEST_REFUSED" and any(mark in said for mark in _FILTER_MARKS):
         return "MODEL_CONTENT_FILTERED"
     if code == "MODEL_RATE_LIMITED" and any(mark in said for mark in _CREDIT_MARKS):

@@ -66,7 +66,6 @@ class LitellmModel:
                 except AgentsError:
                     raise
                 except Exception as cause:  # noqa: BLE001 - the boundary to litellm, which raises whatever it met
-                    import traceback; traceback.print_exc()
                     raise refusal(cause) from None
                 left = max(0.0, left - (anyio.current_time() - began))
                 if text:
@@ -148,9 +147,10 @@ def _tool(name: str, description: str, parameters: dict[str, Any]) -> dict[str, 
 def _wire_message(message: Message) -> dict[str, Any]:
     if message.role == "tool":
         return {"role": "tool", "tool_call_id": message.call_id, "content": message.text}
-    wire: dict[str, Any] = {"role": message.role, "content": message.text}
+    wire: dict[str, Any] = {"role": message.role}
+    if message.text or not message.tool_calls:
+        wire["content"] = message.text
     if message.tool_calls:
-        wire["content"] = message.text or None
         wire["tool_calls"] = [
             {
                 "id": call.call_id,

@@ -118,8 +118,9 @@ class Dispatcher:
         )
         try:
             await space.log(execution_id).append(START, [requested])
-        except Fenced:
-            return execution_id  # joined: somebody accepted it before us, or is about to
+        except Fenced:  # joined: it was accepted before, perhaps by a front end that died before queueing it
+            if (await self._run(space, execution_id)).started_at:
+                return execution_id
         await space.enqueue(agent.id, execution_id, occasion="accepted")
         self._tenancy.faults.reach("accept:queued")
         return execution_id
@@ -274,7 +275,7 @@ class Sweeper:
             if run.started_at or run.finished:
                 self._settled.add(execution_id)
             elif self._tenancy.clock.now() - run.created_at > _ORPHAN_AGE:
-                # A job that is still waiting is published twice at worst, and its second delivery finds the run done.
+                # A job that is still waiting is published twice at worst; a worker drops the second one.
                 await space.enqueue(run.requested.agent_id, execution_id, occasion="swept")
                 queued += 1
         return queued

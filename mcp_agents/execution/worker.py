@@ -90,8 +90,8 @@ class Worker:
             log.error("job %s has no log and is dropped", job.execution_id)
             return True
         run = Run.folded(job.execution_id, entries)
-        if run.finished:
-            return True
+        if run.finished or (run.status == "running" and delivery.attempt == 1):
+            return True  # over, or a second job of a run that another delivery holds
         recorder = Recorder(space, execution, tip, run, anyio.Lock())
         if delivery.attempt > MAX_ATTEMPTS:
             await recorder.record([Failed(problem=Problem.of(_too_many_attempts()))])

@@ -11,7 +11,9 @@ from mcp_agents.adapters.litellm_model import Fragment, join
 from mcp_agents.kernel.errors import Unavailable
 from mcp_agents.kernel.messages import ToolCall
 
-objects = st.dictionaries(st.text(max_size=5), st.text() | st.integers(-(2**53), 2**53) | st.booleans(), max_size=4)
+objects: st.SearchStrategy[dict[str, object]] = st.dictionaries(
+    st.text(max_size=5), st.text() | st.integers(-(2**53), 2**53) | st.booleans(), max_size=4
+)
 
 
 @st.composite

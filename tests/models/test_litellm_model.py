@@ -3,11 +3,11 @@
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -20,7 +20,11 @@ from mcp_agents.kernel.model import TextDelta
 from tests.models.asking import CANARY, collect, request, user
 from tests.support.provider import Call, ScriptedProvider, Step
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    # litellm walks the attributes of a pydantic object on each chunk that carries a tool call.
+    pytest.mark.filterwarnings("ignore:Accessing the 'model_:DeprecationWarning"),
+]
 
 SAY = "say Hello, wörld 🌍, twice"
 CALL = 'call add with {"a": 1, "b": "ü"}'
@@ -136,7 +140,6 @@ async def test_messages_and_tools_reach_the_provider_in_its_form(litellm_model: 
         {"role": "user", "content": "hello"},
         {
             "role": "assistant",
-            "content": None,
             "tool_calls": [
                 {"id": "c1", "type": "function", "function": {"name": "demo__add", "arguments": '{"a":1}'}},
                 {"id": "c2", "type": "function", "function": {"name": "demo__add", "arguments": "{a"}},
@@ -167,7 +170,7 @@ def problem(message: str, code: str | None = None) -> dict[str, Any]:
     return {"error": {"message": f"{message} {CANARY}", "type": None, "param": None, "code": code}}
 
 
-IN_AN_HOUR = format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True)
+TOMORROW = format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True)
 NO_CHOICES = (
     'data: {"id":"c","object":"chat.completion.chunk","created":0,"model":"m","choices":[]}\n\ndata: [DONE]\n\n'
 )
@@ -222,7 +225,7 @@ async def test_each_provider_error_has_its_kind_and_code(litellm_model: LitellmM
     assert CANARY not in f"{error} {error.public} {error.next_step} {error.details} {error.__cause__}"
 
 
-@pytest.mark.parametrize(("said", "wait"), [("7", 7000), ("0.5", 500), (IN_AN_HOUR, 3_600_000), ("soon", None)])
+@pytest.mark.parametrize(("said", "wait"), [("7", 7000), ("0.5", 500), (TOMORROW, 3_600_000), ("soon", None)])
 async def test_a_rate_limit_says_when_to_try_again(litellm_model: LitellmModel, said: str, wait: int | None) -> None:
     """Retry-After is read as seconds or as a date, at most an hour."""
     step = Step(status=429, body=problem("slow down"), headers={"retry-after": said})
@@ -294,7 +297,6 @@ async def test_many_calls_at_once_share_one_import(litellm_model: LitellmModel, 
         for number in range(20):
             tasks.start_soon(ask, number)
     assert sorted(map(int, answers)) == list(range(20))
-    assert threading.active_count() < 60
 
 
 def test_importing_the_adapter_does_not_import_litellm() -> None:
@@ -327,10 +329,10 @@ anyio.run(main)
 """
 
 
-async def test_nothing_but_the_provider_is_contacted(tmp_path: Any) -> None:
+async def test_nothing_but_the_provider_is_contacted(tmp_path: Path) -> None:
     """Import, start and a call without usage stay on loopback, and no .env file is read."""
     (tmp_path / ".env").write_text("LEAKED=1\n")
-    root = str(__import__("pathlib").Path(__file__).parents[2])
+    root = str(Path(__file__).parents[2])
     async with ScriptedProvider([Step(text="here")]) as provider:
         done = await anyio.run_process(
             [sys.executable, "-c", ON_LOOPBACK_ONLY, provider.api_base],

@@ -82,7 +82,7 @@ class StoredToolServers:
     async def refresh(self, space: TenantSpace, principal: Principal, name: str) -> ToolServer:
         """Lists again. Raises like `add`, and `Conflict` (`REVISION_CONFLICT`) when it was changed meanwhile."""
         found = await self.stored(space, name)
-        listed = await self._listed(await self.target(space, found.value))
+        listed = await self._listed(self.target(space, found.value))
         tools = stored_tools(_exposed(listed, found.value.exposes, missing_is_wrong=False))
         if tools == found.value.tools:
             return public_view(found.value, found.revision)
@@ -113,7 +113,7 @@ class StoredToolServers:
             raise NotFound("TOOL_SERVER_UNKNOWN", "There is no such tool server.", "List them with tool_server_list.")
         return found
 
-    async def target(self, space: TenantSpace, server: StoredServer) -> Target:
+    def target(self, space: TenantSpace, server: StoredServer) -> Target:
         """How to reach a stored server, secrets in clear. Raises `Denied` or `Unavailable` as the policy is now."""
         if server.transport == "http":
             return target_of(server, (), self._sealer, space.tenant)
@@ -133,13 +133,15 @@ class StoredToolServers:
         if auth.type == "client_credentials":
             await self._hub.egress.check(auth.issuer)
         for each in (url, auth.issuer):
-            if auth.type != "none" and each.startswith("http:"):
-                if self._hub.egress.inspect(each).host not in _LOOPBACK:
-                    raise Invalid(
-                        "TOOL_SERVER_PLAIN_HTTP",
-                        "A secret is not sent over plain http to another machine.",
-                        "Use an https URL.",
-                    )
+            if auth.type == "none" or not each:
+                continue
+            endpoint = self._hub.egress.inspect(each)
+            if endpoint.scheme == "http" and endpoint.host not in _LOOPBACK:
+                raise Invalid(
+                    "TOOL_SERVER_PLAIN_HTTP",
+                    "A secret is not sent over plain http to another machine.",
+                    "Use an https URL.",
+                )
 
     def _check_stdio(self, command: str) -> None:
         if self._stdio == "off":
@@ -174,9 +176,9 @@ def _check_shape(spec: ToolServerSpec) -> None:
         raise _invalid("An http tool server takes a url, and no command, args or env.")
     if spec.auth.type == "bearer" and not _TOKEN.fullmatch(spec.auth.token):
         raise _invalid("Sign-in by bearer needs a token of visible ASCII characters.")
-    if spec.auth.type == "client_credentials":
-        if not (spec.auth.client_id and spec.auth.client_secret and spec.auth.issuer):
-            raise _invalid("Sign-in by client_credentials needs client_id, client_secret and issuer.")
+    given = spec.auth.client_id and spec.auth.client_secret and spec.auth.issuer
+    if spec.auth.type == "client_credentials" and not given:
+        raise _invalid("Sign-in by client_credentials needs client_id, client_secret and issuer.")
 
 
 def _check_process(spec: ToolServerSpec) -> None:

@@ -110,10 +110,13 @@ class UpstreamToolset:
         server, tool = bound.origin
         try:
             found = await self._servers.stored(self._space, server)
-            if not _chosen(found.value, tool):
-                return Refused(code="TOOL_UNKNOWN", message="The tool server does not offer this tool any more.")
-            target = await self._servers.target(self._space, found.value)
-        except (NotFound, Denied, Unavailable) as error:
+        except NotFound as error:
+            return _refused(error)
+        if not _chosen(found.value, tool):
+            return Refused(code="TOOL_UNKNOWN", message="The tool server does not offer this tool any more.")
+        try:
+            target = self._servers.target(self._space, found.value)
+        except (Denied, Unavailable) as error:
             return _refused(error)
         try:
             async with self._hub.use(Key(self._space.tenant, server, found.revision), target) as upstream:

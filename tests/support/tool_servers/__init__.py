@@ -1,0 +1,1 @@
+"""Tool servers for tests: real ones that behave, and raw ones that do not."""
