@@ -33,10 +33,11 @@ class MemoryLog:
         return [stored for stored in self._logs[subject] if stored.sequence > after]
 
     @asynccontextmanager
-    async def follow(self, subject: str, *, after: int = 0) -> AsyncIterator[AsyncIterator[Stored]]:
-        yield self._following(subject, after)
+    async def follow(self, subject: str, *, empty: bool = False) -> AsyncIterator[AsyncIterator[Stored]]:
+        yield self._following(subject)
 
-    async def _following(self, subject: str, after: int) -> AsyncIterator[Stored]:
+    async def _following(self, subject: str) -> AsyncIterator[Stored]:
+        after = 0
         while True:
             landed = self._landed
             for stored in await self.read(subject, after=after):

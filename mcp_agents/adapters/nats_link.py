@@ -5,10 +5,12 @@ that a lost acknowledgement is settled by reading, never by guessing (`store`). 
 subjects they use come from the kernel. It creates no stream: that is `nats_topology`.
 """
 
+import asyncio
 import json
 import logging
 import uuid
 from base64 import b64decode
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -83,6 +85,29 @@ class NatsLink:
     def __init__(self, client: Client) -> None:
         self.client = client
         self._on_gap: list[Callable[[], None]] = []
+        self._inbox = client.new_inbox()
+        self._exchanges: dict[str, Exchange] = {}
+        self._exchange_number = 0
+
+    async def open(self) -> None:
+        """Subscribes the one inbox that all exchanges with several answers share."""
+        await self.client.subscribe(f"{self._inbox}.*", cb=self._answered)
+
+    async def _answered(self, message: Msg) -> None:
+        if exchange := self._exchanges.get(message.subject):
+            await exchange.arrived(message)
+
+    @asynccontextmanager
+    async def exchange(self, subject: str, payload: bytes) -> AsyncIterator["Exchange"]:
+        """One request with any number of answers, on the shared inbox."""
+        self._exchange_number += 1
+        reply = f"{self._inbox}.{self._exchange_number}"
+        self._exchanges[reply] = opened = Exchange()
+        try:
+            await self.client.publish(subject, payload, reply=reply)
+            yield opened
+        finally:
+            del self._exchanges[reply]
 
     def on_gap(self, notify: Callable[[], None]) -> None:
         """Calls `notify` whenever live messages may have been missed (a reconnect, a slow reader)."""
@@ -191,19 +216,36 @@ class NatsLink:
         raise unavailable()
 
     async def _gather_once(self, subject: str, payload: bytes) -> list[Msg]:
-        inbox = self.client.new_inbox()
-        subscription = await self.client.subscribe(inbox)
-        try:
-            await self.client.publish(subject, payload, reply=inbox)
-            messages: list[Msg] = []
+        messages: list[Msg] = []
+        async with self.exchange(subject, payload) as answers:
             while True:
-                message = await subscription.next_msg(timeout=REQUEST_TIMEOUT)
-                messages.append(message)
-                if "Status" in (message.headers or {}):
+                messages.append(await answers.next(REQUEST_TIMEOUT))
+                if "Status" in (messages[-1].headers or {}):
                     return messages
-        finally:
-            with suppress(nats.errors.Error):
-                await subscription.unsubscribe()
+
+
+class Exchange:
+    """The answers to one request, as they come."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Msg] = deque()
+        self._bell = asyncio.Event()
+
+    async def arrived(self, message: Msg) -> None:
+        """Takes in an answer."""
+        self._waiting.append(message)
+        self._bell.set()
+
+    async def next(self, timeout: float) -> Msg:
+        """The next answer. Raises nats' `TimeoutError` when none comes within `timeout` seconds."""
+        while not self._waiting:
+            self._bell.clear()
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._bell.wait()
+            except TimeoutError as cause:
+                raise nats.errors.TimeoutError from cause
+        return self._waiting.popleft()
 
 
 @asynccontextmanager
@@ -244,6 +286,7 @@ async def connect(endpoint: Endpoint, name: str) -> AsyncIterator[NatsLink]:
         ) from cause
     made = NatsLink(client)
     link.append(made)
+    await made.open()
     try:
         yield made
     finally:

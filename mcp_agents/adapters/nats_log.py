@@ -59,20 +59,20 @@ class NatsLog:
         ]
 
     @asynccontextmanager
-    async def follow(self, subject: str, *, after: int = 0) -> AsyncIterator[AsyncIterator[Stored]]:
+    async def follow(self, subject: str, *, empty: bool = False) -> AsyncIterator[AsyncIterator[Stored]]:
         await self._subscribe()
         follower = _Follower()
         live = _republished(subject)
         self._followers[live].add(follower)
         try:
-            yield self._following(subject, follower, after)
+            yield self._following(subject, follower, stale=not empty)
         finally:
             self._followers[live].discard(follower)
             if not self._followers[live]:
                 del self._followers[live]
 
-    async def _following(self, subject: str, follower: _Follower, after: int) -> AsyncIterator[Stored]:
-        stale = True
+    async def _following(self, subject: str, follower: _Follower, *, stale: bool) -> AsyncIterator[Stored]:
+        after = 0
         while True:
             if stale or follower.missed:
                 follower.missed, stale = False, False

@@ -14,7 +14,7 @@ import msgspec
 import nats.errors
 from nats.aio.msg import Msg
 
-from mcp_agents.adapters.nats_link import NatsLink, Refused
+from mcp_agents.adapters.nats_link import Exchange, NatsLink, Refused
 from mcp_agents.adapters.nats_topology import JOBS, WORKERS
 from mcp_agents.kernel.queue import Delivery, Job
 
@@ -70,24 +70,22 @@ class NatsQueue:
         return await self._pull({"batch": 1, "expires": int(wait * 1e9)}, 1, wait + 1.0)
 
     async def _pull(self, request: dict[str, object], limit: int, wait: float) -> list[Delivery]:
+        # An inbox of its own: jobs arrive under their own subject, which tells nothing about who asked.
         client = self._link.client
-        inbox = client.new_inbox()
+        inbox, answers = client.new_inbox(), Exchange()
         deliveries: list[Delivery] = []
         try:
-            subscription = await client.subscribe(inbox)
+            subscription = await client.subscribe(inbox, cb=answers.arrived)
+            try:
+                await client.publish(_NEXT, json.dumps(request).encode(), reply=inbox)
+                while len(deliveries) < limit:
+                    message = await answers.next(wait)
+                    if "Status" in (message.headers or {}):
+                        break
+                    deliveries.append(NatsDelivery(message))
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await subscription.unsubscribe()
         except nats.errors.Error:
-            await anyio.sleep(0.1)
-            return deliveries
-        try:
-            await client.publish(_NEXT, json.dumps(request).encode(), reply=inbox)
-            while len(deliveries) < limit:
-                message = await subscription.next_msg(timeout=wait)
-                if "Status" in (message.headers or {}):
-                    break
-                deliveries.append(NatsDelivery(message))
-        except (nats.errors.Error, TimeoutError):
-            await anyio.sleep(0.05)
-        finally:
-            with anyio.CancelScope(shield=True), suppress(nats.errors.Error):
-                await subscription.unsubscribe()
+            await anyio.sleep(0.05)  # the server is away; what was leased meanwhile is delivered again
         return deliveries

@@ -6,7 +6,7 @@ completes. Blocking, streaming and listing are all readers of the log; nothing h
 """
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -72,6 +72,13 @@ class _Key(Struct, frozen=True, kw_only=True):
     v: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    execution_id: str
+    requested: Requested
+    new: bool
+
+
 class _Cancel(Struct, frozen=True):
     execution_id: str
 
@@ -88,6 +95,22 @@ class Dispatcher:
         Raises `NotFound` (`AGENT_UNKNOWN`), `Conflict` (`AGENT_INACTIVE`, `IDEMPOTENCY_MISMATCH`),
         `Invalid`, `Exhausted` (`DEPTH_EXHAUSTED`).
         """
+        prepared = await self._prepare(space, principal, order)
+        await self._accept(space, prepared)
+        return prepared.execution_id
+
+    @asynccontextmanager
+    async def execute(
+        self, space: TenantSpace, principal: Principal, order: Order
+    ) -> AsyncIterator[tuple[str, AsyncIterator[Update]]]:
+        """Accepts a run as `submit` does and follows it from its start: its execution id, and its updates."""
+        prepared = await self._prepare(space, principal, order)
+        # Listening begins before there is anything to hear, so that a new run need not be read at all.
+        async with self.follow(space, prepared.execution_id, empty=prepared.new, deltas=order.stream) as updates:
+            await self._accept(space, prepared)
+            yield prepared.execution_id, updates
+
+    async def _prepare(self, space: TenantSpace, principal: Principal, order: Order) -> "_Prepared":
         if len(order.prompt) > PROMPT_LIMIT:
             raise Invalid("PROMPT_TOO_LONG", f"A prompt is at most {PROMPT_LIMIT} characters.", "Shorten it.")
         if order.depth > MAX_DEPTH:
@@ -99,9 +122,8 @@ class Dispatcher:
         agent = (await self._agents.get(space, order.agent)).value
         if not agent.is_active:
             raise Conflict("AGENT_INACTIVE", f"The agent {agent.name} is switched off.", "Switch it on first.")
-        execution_id = ids.mint("ex", self._tenancy.clock)
-        if order.idempotency_key:
-            execution_id = await self._keyed(space, principal, order, agent.id, execution_id)
+        minted = ids.mint("ex", self._tenancy.clock)
+        execution_id = await self._keyed(space, principal, order, agent.id, minted) if order.idempotency_key else minted
         requested = Requested(
             agent_id=agent.id,
             agent=Raw(msgspec.json.encode(agent)),
@@ -116,14 +138,17 @@ class Dispatcher:
             submitted=order.submitted,
             depth=order.depth,
         )
+        return _Prepared(execution_id, requested, new=execution_id == minted)
+
+    async def _accept(self, space: TenantSpace, prepared: "_Prepared") -> None:
+        execution_id = prepared.execution_id
         try:
-            await space.log(execution_id).append(START, [requested])
+            await space.log(execution_id).append(START, [prepared.requested])
         except Fenced:  # joined: it was accepted before, perhaps by a front end that died before queueing it
             if (await self._run(space, execution_id)).started_at:
-                return execution_id
-        await space.enqueue(agent.id, execution_id, occasion="accepted")
+                return
+        await space.enqueue(prepared.requested.agent_id, execution_id, occasion="accepted")
         self._tenancy.faults.reach("accept:queued")
-        return execution_id
 
     async def _keyed(
         self, space: TenantSpace, principal: Principal, order: Order, agent_id: str, execution_id: str
@@ -164,12 +189,14 @@ class Dispatcher:
         return (*run.conversation(), *(final if run.turns and run.turns[-1].text != run.text else ()))
 
     async def wait(self, space: TenantSpace, execution_id: str, seconds: float) -> ExecutionView:
-        """The run when it has ended, or as it stands after `seconds`."""
+        """The run when it has ended, or as it stands after `seconds`. Raises `NotFound`."""
+        run = await self._run(space, execution_id)
         with anyio.move_on_after(seconds):
-            async with self.follow(space, execution_id) as updates:
+            async with self.follow(space, execution_id, deltas=False) as updates:
                 async for _ in updates:
                     pass
-        return await self.view(space, execution_id)
+            run = await self._run(space, execution_id)
+        return run.view()
 
     async def newest(
         self, space: TenantSpace, *, before: str, limit: int, agent_id: str = "", status: str = ""
@@ -205,14 +232,22 @@ class Dispatcher:
             await space.signal("control", execution_id, msgspec.json.encode(_Cancel(execution_id)))
 
     @asynccontextmanager
-    async def follow(self, space: TenantSpace, execution_id: str) -> AsyncIterator[AsyncIterator[Update]]:
-        """The run from its start to its end: batches of entries, and deltas of the text between them."""
-        await self._entries(space, execution_id)
-        send, receive = anyio.create_memory_object_stream[Update](256)
-        async with background() as tasks, send, receive:
-            tasks.start_soon(_forward_log, space, execution_id, send.clone())
-            tasks.start_soon(_forward_deltas, space, execution_id, send.clone())
-            yield _until_final(receive)
+    async def follow(
+        self, space: TenantSpace, execution_id: str, *, empty: bool = False, deltas: bool = True
+    ) -> AsyncIterator[AsyncIterator[Update]]:
+        """The run from its start to its end: batches of entries and, if asked for, deltas of the text between.
+
+        Waits for a run that is not there; ask `view` first. `empty`: the run is about to be accepted.
+        """
+        async with space.log(execution_id).follow(empty=empty) as batches:
+            if not deltas:
+                yield _until_final(batches)
+                return
+            send, receive = anyio.create_memory_object_stream[Update](256)
+            async with background() as tasks, send, receive, space.signals("delta", execution_id) as signals:
+                tasks.start_soon(_forward_log, batches, send.clone())
+                tasks.start_soon(_forward_deltas, signals, send.clone())
+                yield _until_final(receive)
 
     async def _run(self, space: TenantSpace, execution_id: str) -> Run:
         return Run.folded(execution_id, await self._entries(space, execution_id))
@@ -226,22 +261,22 @@ class Dispatcher:
         return entries
 
 
-async def _forward_log(space: TenantSpace, execution_id: str, send: "anyio.abc.ObjectSendStream[Update]") -> None:
-    async with send, space.log(execution_id).follow() as batches:
+async def _forward_log(batches: AsyncIterator[list[Entry]], send: "anyio.abc.ObjectSendStream[Update]") -> None:
+    async with send:
         async for batch in batches:
             await send.send(batch)
             if ends(batch):
                 return
 
 
-async def _forward_deltas(space: TenantSpace, execution_id: str, send: "anyio.abc.ObjectSendStream[Update]") -> None:
-    async with send, space.signals("delta", execution_id) as payloads:
-        async for payload in payloads:
-            await send.send(msgspec.json.decode(payload, type=Delta))
+async def _forward_deltas(signals: AsyncIterator[bytes], send: "anyio.abc.ObjectSendStream[Update]") -> None:
+    async with send:
+        async for signal in signals:
+            await send.send(msgspec.json.decode(signal, type=Delta))
 
 
-async def _until_final(receive: "anyio.abc.ObjectReceiveStream[Update]") -> AsyncIterator[Update]:
-    async for update in receive:
+async def _until_final(updates: AsyncIterable[Update]) -> AsyncIterator[Update]:
+    async for update in updates:
         yield update
         if isinstance(update, list) and ends(update):
             return

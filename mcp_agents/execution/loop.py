@@ -6,6 +6,7 @@ follows its log. Above: the worker. Beside it: `effects`, what may be sent and w
 """
 
 from collections.abc import Iterable
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import anyio
@@ -183,13 +184,14 @@ class Loop:
             temperature=overrides.get("temperature", agent.temperature),
             max_tokens=overrides.get("max_tokens", agent.max_tokens),
         )
-        async for item in stream:
-            match item:
-                case TextDelta():
-                    await deltas.add(item.text)
-                case PricedAnswer():
-                    self._faults.reach("model:answered")
-                    return item, round((self._clock.monotonic() - began) * 1000)
+        async with aclosing(stream):
+            async for item in stream:
+                match item:
+                    case TextDelta():
+                        await deltas.add(item.text)
+                    case PricedAnswer():
+                        self._faults.reach("model:answered")
+                        return item, round((self._clock.monotonic() - began) * 1000)
         raise Fault("MODEL_STREAM_ENDED", "The model's answer ended without an end.")
 
     async def _call_all(self, recorder: Recorder, toolset: Toolset, calls: list[tuple[ToolCall, str]]) -> None:

@@ -31,8 +31,11 @@ class Log(Protocol):
         """Every accepted append of the subject behind `after`, in order."""
         ...
 
-    def follow(self, subject: str, *, after: int = 0) -> AbstractAsyncContextManager[AsyncIterator[Stored]]:
-        """Every accepted append behind `after`, then each new one as it lands, without a gap or a repeat."""
+    def follow(self, subject: str, *, empty: bool = False) -> AbstractAsyncContextManager[AsyncIterator[Stored]]:
+        """Every accepted append, then each new one as it lands, without a gap or a repeat.
+
+        `empty` says that the subject held nothing when the context was entered, which spares a read.
+        """
         ...
 
     async def subjects(self, pattern: str) -> list[str]:

@@ -144,9 +144,9 @@ class ExecutionLog:
         return await self._fold(START, await self._doors.log.read(self._subject))
 
     @asynccontextmanager
-    async def follow(self) -> AsyncIterator[AsyncIterator[list[Entry]]]:
-        """Batches of entries: all there are, then each commit as it lands."""
-        async with self._doors.log.follow(self._subject) as stored:
+    async def follow(self, *, empty: bool = False) -> AsyncIterator[AsyncIterator[list[Entry]]]:
+        """Batches of entries: all there are, then each commit as it lands. `empty`: nothing was there yet."""
+        async with self._doors.log.follow(self._subject, empty=empty) as stored:
             yield self._verified(stored)
 
     async def _verified(self, stored: AsyncIterator[Stored]) -> AsyncIterator[list[Entry]]:

@@ -10,7 +10,7 @@ Above it: the execution loop, and the surface, which checks names when they are 
 `Model` and `PriceBook` ports, filled by whoever composes the server.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -136,7 +136,7 @@ class ModelRouter:
         temperature: float | None = None,
         max_tokens: int | None = None,
         timeout: float = 120.0,
-    ) -> AsyncIterator[TextDelta | PricedAnswer]:
+    ) -> AsyncGenerator[TextDelta | PricedAnswer, None]:
         """One call: text deltas, then exactly one `PricedAnswer`. Raises what the model's client raises.
 
         `timeout` is in seconds for the whole answer. Closing this closes the call.

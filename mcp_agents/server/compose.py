@@ -111,7 +111,9 @@ async def open_house(
         hub = await stack.enter_async_context(UpstreamHub(egress, clock=clock))
         tool_servers = StoredToolServers(hub, vault, clock, stdio=settings.stdio)
         toolsets = UpstreamToolsets(hub, tool_servers)
-        models = _models(settings)
+        litellm = LitellmModel()
+        stack.push_async_callback(litellm.aclose)
+        models = _models(settings, litellm)
 
         async def check_tools(space: TenantSpace, bindings: tuple[str, ...]) -> None:
             if unknown := await toolsets.unknown(space, bindings):
@@ -139,10 +141,10 @@ async def open_house(
         )
 
 
-def _models(settings: Settings) -> ModelRouter:
+def _models(settings: Settings, litellm: LitellmModel) -> ModelRouter:
     """The configured models; where there is none, the rule-based one under its own name."""
     configured = tuple(_configured(model) for model in settings.models) or (OFFLINE,)
-    clients: dict[str, Model] = {"rule": RuleModel(), "litellm": LitellmModel()}
+    clients: dict[str, Model] = {"rule": RuleModel(), "litellm": litellm}
     return ModelRouter(configured, dict(settings.virtual_models), LitellmPriceBook(), clients)
 
 

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
+from mcp_agents_tools.toolsets.hub import UpstreamHub
+from mcp_agents_tools.toolsets.servers import StdioPolicy, StoredToolServers
+from mcp_agents_tools.toolsets.toolbox import UpstreamToolsets
 
 from mcp_agents.adapters.memory_store import MemoryStore
 from mcp_agents.kernel.faults import NoFaults
@@ -13,9 +16,6 @@ from mcp_agents.kernel.tenancy import Doors, Tenancy, TenantSpace
 from mcp_agents.kernel.toolset import Invocation, Outcome
 from mcp_agents.security.egress import AddressRule
 from mcp_agents.security.keys import MasterKey, Vault
-from mcp_agents_tools.toolsets.hub import UpstreamHub
-from mcp_agents_tools.toolsets.servers import StdioPolicy, StoredToolServers
-from mcp_agents_tools.toolsets.toolbox import UpstreamToolsets
 from tests.support.clock import TestClock
 
 ADMIN = Principal(tenant="acme", subject="ann", scopes=frozenset({"toolservers:admin", "toolservers:write"}))

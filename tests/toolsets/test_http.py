@@ -3,14 +3,14 @@
 from typing import Any
 
 import pytest
+from mcp_agents_tools.toolsets.hub import UpstreamHub
 
 from mcp_agents.kernel.errors import Denied, Invalid, Unavailable
 from mcp_agents.kernel.toolserver import ToolServerSpec, UpstreamAuth
 from mcp_agents.kernel.toolset import Broken, Outcome, Refused, Returned
 from mcp_agents.security.egress import AddressRule
-from mcp_agents_tools.toolsets.hub import UpstreamHub
 from tests.support.tool_servers import good
-from tests.support.tool_servers.served import event_flood, flood, gzip_bomb, mcp_app, raw_app, served
+from tests.support.tool_servers.served import event_flood, flood, gzip_bomb, mcp_app, raw_app, served, signed_in_app
 from tests.toolsets.conftest import ADMIN, House
 
 ERAS = pytest.mark.parametrize("era", ["modern", "legacy"])
@@ -45,7 +45,8 @@ async def test_a_wrong_bearer_is_told_apart_and_never_repeated(house: House, era
             )
     assert caught.value.code == "TOOL_SERVER_UNREACHABLE"
     assert "sign-in" in caught.value.public
-    assert "wr0ng-secret" not in repr(caught.getrepr(style="long", showlocals=False, chain=True))
+    assert "wr0ng-secret" not in f"{caught.value!r} {vars(caught.value)}"
+    assert caught.value.__cause__ is None
 
 
 @ERAS
@@ -145,3 +146,35 @@ async def test_a_name_that_changes_after_the_check_gains_nothing(house: House) -
         with pytest.raises(Denied):
             await house.servers().add(house.space(), ADMIN, spec)
     assert hits == []
+
+
+def _credentials(port: int, *, secret: str = "cl13nt-secret", issuer: str = "") -> UpstreamAuth:
+    return UpstreamAuth(
+        type="client_credentials", client_id="us", client_secret=secret, issuer=issuer or f"http://127.0.0.1:{port}"
+    )
+
+
+async def test_our_own_client_signs_in_with_its_credentials(house: House) -> None:
+    """Discovery and token request go through the same guarded transport."""
+    async with served(signed_in_app(good.server())) as port:
+        await house.servers().add(house.space(), ADMIN, remote(port, _credentials(port)))
+        assert isinstance(await house.call("far__add", {"a": 1, "b": 1}), Returned)
+        await house.hub.forget("acme", "far")
+
+
+async def test_a_wrong_client_secret_is_a_failed_sign_in(house: House) -> None:
+    """Told apart from an outage, and never quoted."""
+    async with served(signed_in_app(good.server())) as port:
+        with pytest.raises(Unavailable) as caught:
+            await house.servers().add(house.space(), ADMIN, remote(port, _credentials(port, secret="wr0ng")))
+    assert "sign-in" in caught.value.public
+    assert "wr0ng" not in f"{caught.value!r} {vars(caught.value)}"
+
+
+async def test_a_secret_goes_only_to_the_issuer_it_belongs_to(house: House) -> None:
+    """A tool server that leads to another authorization server gets nothing."""
+    async with served(signed_in_app(good.server())) as port:
+        auth = _credentials(port, issuer=f"http://localhost:{port}")
+        with pytest.raises(Unavailable) as caught:
+            await house.servers().add(house.space(), ADMIN, remote(port, auth))
+    assert "sign-in" in caught.value.public

@@ -4,7 +4,6 @@ import re
 
 from hypothesis import given
 from hypothesis import strategies as st
-
 from mcp_agents_tools.toolsets.listing import cut, depth_over, visible
 from mcp_agents_tools.toolsets.names import model_names
 

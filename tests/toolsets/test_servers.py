@@ -3,11 +3,11 @@
 import sys
 
 import pytest
+from mcp_agents_tools.toolsets.servers import DEMO_COMMAND, StdioPolicy
 
 from mcp_agents.kernel.errors import AgentsError, Conflict, Denied, Invalid, NotFound, Unavailable
 from mcp_agents.kernel.toolserver import ToolServerSpec, UpstreamAuth
 from mcp_agents.kernel.toolset import Refused, Returned
-from mcp_agents_tools.toolsets.servers import DEMO_COMMAND, StdioPolicy
 from tests.support.tool_servers import good, hostile
 from tests.support.tool_servers.served import mcp_app, served
 from tests.toolsets.conftest import ADMIN, STRANGER, WRITER, House, invocation
@@ -30,7 +30,7 @@ def hostile_child(name: str, **more: object) -> ToolServerSpec:
 async def test_the_demo_server_may_always_be_added_and_used(house: House, policy: StdioPolicy) -> None:
     """Even by somebody who may not run programs."""
     server = await house.servers(policy).add(house.space(), WRITER, DEMO)
-    assert [tool.name for tool in server.tools] == ["add", "word_count", "now", "reverse_text"]
+    assert {"add", "word_count", "now", "reverse_text"} <= {tool.name for tool in server.tools}
     assert server.target == DEMO_COMMAND
     outcome = await house.call("demo__word_count", {"text": "one two\nthree"})
     assert isinstance(outcome, Returned)
@@ -186,7 +186,7 @@ async def test_opening_tools_connects_to_nobody(house: House) -> None:
     """Only a call does."""
     await house.servers().add(house.space(), ADMIN, DEMO)
     async with house.toolsets().open(house.space(), ADMIN, ("demo/*", "gone/x")) as toolset:
-        assert len(toolset.tools) == 4
+        assert {"demo__add", "demo__now"} <= {tool.name for tool in toolset.tools}
         assert house.hub.open_keys == frozenset()
 
 

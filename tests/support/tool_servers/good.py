@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ImageContent, TextContent, ToolAnnotations
 from pydantic import BaseModel
 
@@ -46,7 +47,7 @@ def environment() -> dict[str, str]:
 
 def fail() -> str:
     """Always reports an error."""
-    raise ValueError("the shelf is empty")
+    raise ToolError("the shelf is empty")
 
 
 def die(line: str) -> str:
@@ -95,6 +96,6 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         child = os.fork()
         if child == 0:
-            os.execvp("sleep", ["sleep", "600"])  # noqa: S606, S607
+            os.execvp("sleep", ["sleep", "600"])
         Path(sys.argv[1]).write_text(str(child))
     server().run("stdio")

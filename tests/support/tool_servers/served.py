@@ -1,5 +1,6 @@
 """Applications on a real port of the loopback interface, and the wrappers that tests put around them."""
 
+import base64
 import gzip
 import json
 import socket
@@ -133,3 +134,39 @@ async def respond(send: Send, status: int, body: bytes, headers: dict[str, str])
     pairs.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": pairs})
     await send({"type": "http.response.body", "body": body})
+
+
+def signed_in_app(server: MCPServer, *, issuer: str = "") -> App:
+    """A server that takes only tokens of its own small authorization server on the same port.
+
+    `issuer` is what that one calls itself; its own origin by default. The client is `us` with `cl13nt-secret`.
+    """
+    inner = mcp_app(server, token="issued")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await inner(scope, receive, send)
+            return
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        origin, path = f"http://{headers['host']}", scope["path"]
+        if "oauth-protected-resource" in path:
+            document: Any = {"resource": f"{origin}/mcp", "authorization_servers": [issuer or origin]}
+        elif "oauth-authorization-server" in path:
+            document = {
+                "issuer": issuer or origin,
+                "authorization_endpoint": f"{origin}/authorize",
+                "token_endpoint": f"{origin}/token",
+                "response_types_supported": ["code"],
+                "grant_types_supported": ["client_credentials"],
+            }
+        elif path == "/token":
+            basic = "Basic " + base64.b64encode(b"us:cl13nt-secret").decode()
+            good = headers.get("authorization") == basic and b"client_credentials" in await whole(receive)
+            document = {"access_token": "issued", "token_type": "Bearer", "expires_in": 60} if good else None
+        else:
+            await inner(scope, receive, send)
+            return
+        body = json.dumps(document or {"error": "invalid_client"}).encode()
+        await respond(send, 200 if document else 401, body, {"content-type": "application/json"})
+
+    return app

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from mcp_agents.execution.dispatch import Order
 from mcp_agents_tools.surface.executions import ExecutionResult, result_of
-from mcp_agents_tools.surface.following import follow_to_end
+from mcp_agents_tools.surface.following import execute
 from mcp_agents_tools.surface.plugin import Arguments, Call, Hints, ToolSpec
 
 _WAIT_SECONDS = 600.0
@@ -38,8 +38,7 @@ async def agent_tool(call: Call, reference: str) -> ToolSpec:
             traceparent=call.traceparent,
             depth=call.depth,
         )
-        execution_id = await call.services.dispatcher.submit(call.space, call.principal, order)
-        return result_of(await follow_to_end(call, execution_id, _WAIT_SECONDS))
+        return result_of(await execute(call, order, _WAIT_SECONDS))
 
     return ToolSpec(
         name=card.name,

@@ -12,7 +12,7 @@ from mcp_agents.execution.run import ExecutionView, Timings, ToolCallView
 from mcp_agents.kernel.events import Entry, Problem, event_name, public_body
 from mcp_agents.kernel.messages import Usage
 from mcp_agents_tools.surface import scopes
-from mcp_agents_tools.surface.following import HAND_OVER_SECONDS, follow_to_end
+from mcp_agents_tools.surface.following import HAND_OVER_SECONDS, execute, wait
 from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints, Listed, Plugin
 
 plugin = Plugin("executions", title="Executions", scopes=scopes.EXECUTIONS)
@@ -174,8 +174,10 @@ def result_of(view: ExecutionView) -> ExecutionResult:
     return ExecutionResult(**fields, next_step=_NEXT_STEP.get(view.status, ""))
 
 
-async def _submit(call: Call, args: Submission, *, submitted: bool) -> str:
-    order = Order(
+def _order(call: Call, args: Submission, *, submitted: bool) -> Order:
+    if model := args.overrides.virtual_model:
+        call.services.models.check(model)
+    return Order(
         agent=args.agent,
         prompt=args.prompt,
         context=args.context,
@@ -188,9 +190,6 @@ async def _submit(call: Call, args: Submission, *, submitted: bool) -> str:
         traceparent=call.traceparent,
         depth=call.depth,
     )
-    if model := args.overrides.virtual_model:
-        call.services.models.check(model)
-    return await call.services.dispatcher.submit(call.space, call.principal, order)
 
 
 @plugin.tool(
@@ -204,8 +203,7 @@ async def agent_execute(call: Call, args: Execution) -> ExecutionResult:
     """Runs an agent on a prompt and returns its answer with usage, cost and tool calls. Reports progress
     meanwhile. If it takes longer than wait_seconds the run goes on, and its execution_id is returned for
     execution_wait. Use idempotency_key to make a repeated call join the run."""
-    execution_id = await _submit(call, args, submitted=False)
-    return result_of(await follow_to_end(call, execution_id, args.wait_seconds))
+    return result_of(await execute(call, _order(call, args, submitted=False), args.wait_seconds))
 
 
 @plugin.tool(
@@ -217,7 +215,8 @@ async def agent_execute(call: Call, args: Execution) -> ExecutionResult:
 )
 async def agent_submit(call: Call, args: Submission) -> ExecutionResult:
     """Starts a run and returns at once with its execution_id; it goes on whether anybody follows it or not."""
-    execution_id = await _submit(call, args, submitted=True)
+    order = _order(call, args, submitted=True)
+    execution_id = await call.services.dispatcher.submit(call.space, call.principal, order)
     return result_of(await call.services.dispatcher.view(call.space, execution_id))
 
 
@@ -230,7 +229,7 @@ async def execution_get(call: Call, args: ExecutionRef) -> ExecutionResult:
 @plugin.tool("execution_wait", title="Wait for a run", arguments=ExecutionWait, result=ExecutionResult, hints=READS)
 async def execution_wait(call: Call, args: ExecutionWait) -> ExecutionResult:
     """Waits until a run has ended, with progress, or returns its state after timeout_seconds."""
-    return result_of(await follow_to_end(call, args.execution_id, args.timeout_seconds))
+    return result_of(await wait(call, args.execution_id, args.timeout_seconds))
 
 
 @plugin.tool("execution_list", title="List runs", arguments=ExecutionListing, result=ExecutionPage, hints=READS)

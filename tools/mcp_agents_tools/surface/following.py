@@ -9,8 +9,8 @@ from typing import Final
 
 import anyio
 
-from mcp_agents.execution.dispatch import Delta, Update
-from mcp_agents.execution.run import ExecutionView
+from mcp_agents.execution.dispatch import Delta, Order, Update
+from mcp_agents.execution.run import FINAL, ExecutionView, Run
 from mcp_agents.kernel.events import Entry, ModelAnswered, Requested, Started, ToolClaimed, ToolDone, ToolFailed
 from mcp_agents.kernel.tasks import background
 from mcp_agents_tools.surface.plugin import Call
@@ -22,26 +22,48 @@ _TAIL: Final = 120
 _PER_SECOND: Final = 10
 
 
-async def follow_to_end(call: Call, execution_id: str, seconds: float) -> ExecutionView:
-    """The run when it has ended, or as it stands after `seconds`; progress goes to the caller meanwhile."""
+async def execute(call: Call, order: Order, seconds: float) -> ExecutionView:
+    """Accepts a run and returns it when it has ended, or as it stands after `seconds`."""
+    dispatcher = call.services.dispatcher
+    async with dispatcher.execute(call.space, call.principal, order) as (execution_id, updates):
+        ended = await _told(call, execution_id, updates, seconds)
+    return ended or await dispatcher.view(call.space, execution_id)
+
+
+async def wait(call: Call, execution_id: str, seconds: float) -> ExecutionView:
+    """A run when it has ended, or as it stands after `seconds`. Raises `NotFound`."""
+    dispatcher = call.services.dispatcher
+    view = await dispatcher.view(call.space, execution_id)
+    if view.status in FINAL:
+        return view
+    async with dispatcher.follow(call.space, execution_id) as updates:
+        ended = await _told(call, execution_id, updates, seconds)
+    return ended or await dispatcher.view(call.space, execution_id)
+
+
+async def _told(call: Call, execution_id: str, updates: AsyncIterator[Update], seconds: float) -> ExecutionView | None:
+    """Tells the caller what happens meanwhile; the run when it has ended in time."""
+    teller = _Teller(call, execution_id)
     with anyio.move_on_after(seconds):
-        async with background() as tasks, call.services.dispatcher.follow(call.space, execution_id) as updates:
-            teller = _Teller(call)
+        async with background() as tasks:
             tasks.start_soon(teller.keep_alive)
-            await teller.tell(updates)
-    return await call.services.dispatcher.view(call.space, execution_id)
+            return await teller.tell(updates)
+    return None
 
 
 class _Teller:
     """Turns updates into progress: at most ten a second, at least one in fifteen."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, execution_id: str) -> None:
         self._call = call
+        self._execution_id = execution_id
+        self._entries: list[Entry] = []
         self._clock = call.services.clock
         self._phase, self._text, self._turn = "queued", "", 1
         self._said_at = float("-inf")
 
-    async def tell(self, updates: AsyncIterator[Update]) -> None:
+    async def tell(self, updates: AsyncIterator[Update]) -> ExecutionView:
+        """Until the run has ended; returns it as folded from what was told."""
         await self._say(now=True)
         async for update in updates:
             match update:
@@ -50,8 +72,10 @@ class _Teller:
                         self._text = self._text[: update.offset] + update.text
                         await self._say(now=False)
                 case entries:
+                    self._entries += entries
                     if any(self._takes_in(entry) for entry in entries):
                         await self._say(now=True)
+        return Run.folded(self._execution_id, self._entries).view()
 
     async def keep_alive(self) -> None:
         while True:

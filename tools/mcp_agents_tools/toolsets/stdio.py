@@ -28,6 +28,8 @@ LINE_LIMIT: Final = 8 * 1024 * 1024
 _GARBAGE_LIMIT: Final = 100
 _LEAVE_SECONDS: Final = 0.5
 _KILL_SECONDS: Final = 1.0
+_GROUP_SECONDS: Final = 0.25
+"""For the killed to be gone; who waits for a parent to take notice of them may stay longer."""
 _INHERITED: Final = frozenset({"PATH", "HOME", "SYSTEMROOT"})
 _GONE: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError)
 
@@ -117,6 +119,9 @@ async def _end(process: Process) -> None:
     # Its children may outlive it; the group is ended in any case.
     _signal_group(process, signal.SIGKILL)
     await _left(process, _KILL_SECONDS)
+    with anyio.move_on_after(_GROUP_SECONDS):
+        while _signal_group(process, None):
+            await anyio.sleep(0.005)
     with suppress(*_GONE):
         await process.aclose()
 
@@ -130,7 +135,11 @@ async def _left(process: Process, seconds: float) -> bool:
     return False
 
 
-def _signal_group(process: Process, number: signal.Signals) -> None:
+def _signal_group(process: Process, number: signal.Signals | None) -> bool:
+    """Sends a signal to the child's group, or only asks; False when nobody is left in it."""
     # The child leads its group, so the group has its number even after it is gone.
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
+    try:
+        os.killpg(process.pid, number or 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
