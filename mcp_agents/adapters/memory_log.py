@@ -45,5 +45,5 @@ class MemoryLog:
                 yield stored
             await landed.wait()
 
-    async def subjects(self, pattern: str) -> list[str]:
-        return sorted(subject for subject, log in self._logs.items() if log and matches(pattern, subject))
+    async def subjects(self, pattern: str) -> dict[str, int]:
+        return {subject: len(log) for subject, log in self._logs.items() if log and matches(pattern, subject)}

@@ -91,8 +91,8 @@ class NatsLog:
             if not (stale or follower.missed or follower.live):
                 await follower.bell.wait()
 
-    async def subjects(self, pattern: str) -> list[str]:
-        found: set[str] = set()
+    async def subjects(self, pattern: str) -> dict[str, int]:
+        found: dict[str, int] = {}
         for shard in range(LOG_SHARDS):
             offset = 0
             while True:
@@ -103,7 +103,7 @@ class NatsLog:
                 offset += len(page)
                 if not page or offset >= answer.get("total", 0):
                     break
-        return sorted(found)
+        return found
 
     async def _subscribe(self) -> None:
         async with self._subscribing:

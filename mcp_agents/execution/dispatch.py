@@ -297,19 +297,14 @@ class Sweeper:
 
     def __init__(self, tenancy: Tenancy) -> None:
         self._tenancy = tenancy
-        self._settled: set[str] = set()
 
     async def sweep(self) -> int:
-        """Looks once at every log not yet known to have been started; returns how many were queued again."""
+        """Looks once at every run that was accepted and never started; returns how many were queued again."""
         queued = 0
-        for space, execution_id in await self._tenancy.executions():
-            if execution_id in self._settled:
-                continue
+        for space, execution_id in await self._tenancy.untouched():
             _, entries = await space.log(execution_id).read()
             run = Run.folded(execution_id, entries)
-            if run.started_at or run.finished:
-                self._settled.add(execution_id)
-            elif self._tenancy.clock.now() - run.created_at > _ORPHAN_AGE:
+            if not run.started_at and self._tenancy.clock.now() - run.created_at > _ORPHAN_AGE:
                 # A job that is still waiting is published twice at worst; a worker drops the second one.
                 await space.enqueue(run.requested.agent_id, execution_id, occasion="swept")
                 queued += 1

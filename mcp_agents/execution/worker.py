@@ -92,7 +92,7 @@ class Worker:
         run = Run.folded(job.execution_id, entries)
         if run.finished or (run.status == "running" and delivery.attempt == 1):
             return True  # over, or a second job of a run that another delivery holds
-        recorder = Recorder(space, execution, tip, run, anyio.Lock())
+        recorder = Recorder(space, execution, tip, run, anyio.Lock(fast_acquire=True))
         if delivery.attempt > MAX_ATTEMPTS:
             await recorder.record([Failed(problem=Problem.of(_too_many_attempts()))])
             return True

@@ -28,8 +28,8 @@ class Caller(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     subject: str
     client: str = ""
-    scopes: tuple[str, ...] = ()
-    roles: tuple[str, ...] = ()
+    scopes: str = ""
+    roles: str = ""
     actors: tuple[str, ...] = ()
 
     @staticmethod
@@ -38,8 +38,8 @@ class Caller(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return Caller(
             subject=principal.subject,
             client=principal.client,
-            scopes=tuple(sorted(principal.scopes)),
-            roles=tuple(sorted(principal.roles)),
+            scopes=" ".join(sorted(principal.scopes)),
+            roles=" ".join(sorted(principal.roles)),
             actors=principal.actors,
         )
 
@@ -49,8 +49,8 @@ class Caller(Struct, frozen=True, kw_only=True, omit_defaults=True):
             tenant=tenant,
             subject=self.subject,
             client=self.client,
-            scopes=frozenset(self.scopes),
-            roles=frozenset(self.roles),
+            scopes=frozenset(self.scopes.split()),
+            roles=frozenset(self.roles.split()),
             actors=self.actors,
         )
 
@@ -267,15 +267,18 @@ def encode_reference(append_id: str, name: str) -> bytes:
     return _encode(_Commit(id=append_id, object=name))
 
 
-def referenced(payload: bytes) -> str:
-    """The object that holds this commit, or "" when it is inline."""
-    return _decode_commit(payload).object
+class Reference(NamedTuple):
+    """A stored message that only names the object in which its commit is."""
+
+    name: str
 
 
-def decode_commit(tip: Tip, payload: bytes, sequence: int) -> tuple[Tip, list[Entry]]:
+def decode_commit(tip: Tip, payload: bytes, sequence: int) -> tuple[Tip, list[Entry]] | Reference:
     """The entries of a stored message. Raises `Fault` when they do not continue `tip` exactly."""
     try:
         commit = _decode_commit(payload)
+        if commit.object:
+            return Reference(commit.object)
         seq, digest = tip.seq, tip.digest
         entries: list[Entry] = []
         for line in commit.entries:

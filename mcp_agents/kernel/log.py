@@ -38,6 +38,6 @@ class Log(Protocol):
         """
         ...
 
-    async def subjects(self, pattern: str) -> list[str]:
-        """The subjects that match `pattern` and hold at least one append, sorted."""
+    async def subjects(self, pattern: str) -> dict[str, int]:
+        """The subjects that match `pattern` and hold anything, each with the number of its appends."""
         ...

@@ -9,7 +9,7 @@ surface, the tenant is fixed here.
 """
 
 import re
-import uuid
+import secrets
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ from mcp_agents.kernel.events import (
     START,
     AnyEvent,
     Entry,
+    Reference,
     Tip,
     decode_commit,
     encode_commit,
     encode_reference,
-    referenced,
 )
 from mcp_agents.kernel.faults import Faults
 from mcp_agents.kernel.log import Log, Stored
@@ -127,7 +127,7 @@ class ExecutionLog:
 
     async def append(self, tip: Tip, events: Iterable[AnyEvent]) -> tuple[Tip, list[Entry]]:
         """Appends the events as one commit behind `tip`. Raises `Fenced` when another writer was there."""
-        append_id = uuid.uuid4().hex
+        append_id = secrets.token_hex(16)
         payload, reached, entries = encode_commit(tip, events, at=self._doors.clock.now(), append_id=append_id)
         if len(payload) > INLINE_LIMIT:
             name = self._object_prefix + append_id
@@ -158,13 +158,13 @@ class ExecutionLog:
     async def _fold(self, tip: Tip, stored: Iterable[Stored]) -> tuple[Tip, list[Entry]]:
         entries: list[Entry] = []
         for message in stored:
-            payload = message.payload
-            if name := referenced(payload):
-                large = await self._doors.objects.get(name)
-                if large is None:
+            decoded = decode_commit(tip, message.payload, message.sequence)
+            if isinstance(decoded, Reference):
+                large = await self._doors.objects.get(decoded.name)
+                decoded = decode_commit(tip, large, message.sequence) if large is not None else decoded
+                if isinstance(decoded, Reference):
                     raise Fault("LOG_DAMAGED", "A part of this run's record is missing.", "Start the run again.")
-                payload = large
-            tip, more = decode_commit(tip, payload, message.sequence)
+            tip, more = decoded
             entries += more
         return tip, entries
 
@@ -240,10 +240,10 @@ class Tenancy:
         """Leases jobs of any tenant; what to do with each is decided in the space `of_job`."""
         return list(await self._doors.queue.take(limit, wait))
 
-    async def executions(self) -> list[tuple[TenantSpace, str]]:
-        """Every execution of every tenant that has a log, each with its own space; for the sweeper."""
-        subjects = await self._doors.log.subjects("cb.agent.events.*.*.*")
-        parts = (subject.split(".") for subject in subjects)
+    async def untouched(self) -> list[tuple[TenantSpace, str]]:
+        """Every execution, of any tenant, whose log holds its request and nothing else; for the sweeper."""
+        counts = await self._doors.log.subjects("cb.agent.events.*.*.*")
+        parts = (subject.split(".") for subject, appends in counts.items() if appends == 1)
         return [(TenantSpace(self._doors, tenant), execution_id) for *_, tenant, execution_id in parts]
 
     def controls(self) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:

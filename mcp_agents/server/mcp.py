@@ -65,9 +65,7 @@ class Door:
 
     def server(self) -> Server[Any]:
         """The MCP server that these handlers make."""
-        every = self._catalogue.view("all")
-        schemas = {name: input_schema(tool) for name, tool in every.tools.items()} if every else {}
-        return Server(
+        server: Server[Any] = Server(
             NAME,
             version=__version__,
             title="mcp-agents",
@@ -80,7 +78,7 @@ class Door:
                 "resources/read": CacheHint(0, "private"),
                 "server/discover": _LISTS,
             },
-            get_tool_input_schema=schemas.get,
+            get_tool_input_schema=_no_mirrored_arguments,
             on_list_tools=self.list_tools,
             on_call_tool=self.call_tool,
             on_list_resources=self.list_resources,
@@ -90,6 +88,8 @@ class Door:
             on_get_prompt=self.get_prompt,
             on_completion=self.complete,
         )
+        server.middleware.clear()  # the SDK's spans cost on every call and nothing exports them yet
+        return server
 
     async def list_tools(self, ctx: Context, params: mcp.PaginatedRequestParams | None) -> mcp.ListToolsResult:
         """The tools of the path that the caller may use, in a fixed order."""
@@ -318,6 +318,10 @@ def result_of(tool: ToolSpec, value: msgspec.Struct) -> mcp.CallToolResult:
     failed = structured.get("status") in ("failed", "timeout") if tool.hints.open_world else False
     content: list[mcp.ContentBlock] = [mcp.TextContent(type="text", text=text)]
     return mcp.CallToolResult(content=content, structured_content=structured, is_error=failed)
+
+
+def _no_mirrored_arguments(name: str) -> None:
+    """No tool mirrors an argument in a header, so there is none to hold against the body."""
 
 
 @lru_cache(maxsize=512)

@@ -115,7 +115,7 @@ async def test_the_subjects_of_a_tenant_are_listed_and_nobody_elses(log: Log) ->
     own = [log_subject(tenant, f"ex_{number:026}") for number in range(12)]
     for subject in [*own, log_subject(other, "ex_" + "0" * 26)]:
         await log.append(subject, b"x", expected=0)
-    assert await log.subjects(f"cb.agent.events.*.{tenant}.*") == sorted(own)
+    assert await log.subjects(f"cb.agent.events.*.{tenant}.*") == dict.fromkeys(own, 1)
 
 
 async def test_a_follower_of_nats_hears_only_what_was_stored(link: NatsLink, subject: str) -> None:

@@ -14,6 +14,7 @@ from mcp_agents.kernel.principal import Principal
 from mcp_agents_tools.surface.plugin import Plugin, PromptSpec, ResourceSpec, ToolSpec
 
 ENTRY_POINTS: Final = "mcp_agents.plugins"
+_VIEWS: Final = 64
 
 IDE_TOOLS: Final = frozenset(
     {
@@ -49,6 +50,7 @@ class Catalogue:
     def __init__(self, plugins: Iterable[Plugin]) -> None:
         self._plugins: dict[str, Plugin] = {}
         self.scopes: dict[str, str] = {}
+        self._views: dict[str, View] = {}
         for plugin in plugins:
             self._add(plugin)
 
@@ -77,6 +79,8 @@ class Catalogue:
 
     def view(self, selection: str) -> View | None:
         """What the path behind `/mcp/` selects: "" for IDEs, `all`, or `plugin+plugin`; None for an unknown one."""
+        if known := self._views.get(selection):
+            return known
         if selection in ("", "all"):
             chosen = self.plugins
         else:
@@ -91,7 +95,10 @@ class Catalogue:
         prompts = {key: each for plugin in chosen for key, each in plugin.prompts.items()}
         needed = {self.scopes[name] for name in (*tools, *resources, *prompts)}
         also = {scope for plugin in chosen if selection for scope in plugin.asks_also}
-        return View(dict(sorted(tools.items())), resources, prompts, frozenset(needed | also))
+        view = View(dict(sorted(tools.items())), resources, prompts, frozenset(needed | also))
+        if len(self._views) < _VIEWS:  # the path is the caller's: what is kept is bounded
+            self._views[selection] = view
+        return view
 
     def allowed(self, principal: Principal, name: str) -> bool:
         """Whether the caller may use this tool, resource template or prompt."""
