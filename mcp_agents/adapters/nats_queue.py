@@ -5,6 +5,7 @@ not fenced, so a worker sends it only after its fenced final append.
 """
 
 import json
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
@@ -14,11 +15,12 @@ import msgspec
 import nats.errors
 from nats.aio.msg import Msg
 
-from mcp_agents.adapters.nats_link import Exchange, NatsLink, Refused
+from mcp_agents.adapters.nats_link import NatsLink, Refused
 from mcp_agents.adapters.nats_topology import JOBS, WORKERS
-from mcp_agents.kernel.queue import Delivery, Job
+from mcp_agents.kernel.queue import Delivery, Job, Jobs
 
 _NEXT: Final = f"$JS.API.CONSUMER.MSG.NEXT.{JOBS}.{WORKERS}"
+_EXPIRES_SECONDS: Final = 30
 
 
 class _Wire(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,30 +64,59 @@ class NatsQueue:
         if error := answer.get("error"):
             raise Refused(error.get("err_code", 0), error.get("description", ""))
 
-    async def take(self, limit: int, wait: float) -> Sequence[Delivery]:
-        # What is there goes first, in one batch; only an idle worker waits, and then for a single job, so
-        # that no lease can start for a worker that has stopped listening for a batch.
-        if ready := await self._pull({"batch": limit, "no_wait": True}, limit, 1.0):
-            return ready
-        return await self._pull({"batch": 1, "expires": int(wait * 1e9)}, 1, wait + 1.0)
+    def jobs(self) -> Jobs:
+        return _NatsJobs(self._link)
 
-    async def _pull(self, request: dict[str, object], limit: int, wait: float) -> list[Delivery]:
-        # An inbox of its own: jobs arrive under their own subject, which tells nothing about who asked.
-        client = self._link.client
-        inbox, answers = client.new_inbox(), Exchange()
-        deliveries: list[Delivery] = []
-        try:
-            subscription = await client.subscribe(inbox, cb=answers.arrived)
-            try:
-                await client.publish(_NEXT, json.dumps(request).encode(), reply=inbox)
-                while len(deliveries) < limit:
-                    message = await answers.next(wait)
-                    if "Status" in (message.headers or {}):
-                        break
-                    deliveries.append(NatsDelivery(message))
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await subscription.unsubscribe()
-        except nats.errors.Error:
-            await anyio.sleep(0.05)  # the server is away; what was leased meanwhile is delivered again
-        return deliveries
+
+class _NatsJobs:
+    """A standing request for as many jobs as there is room for; never for more.
+
+    What is asked for and not delivered counts as outstanding, until the server says that the request has
+    expired or the connection was lost, when it forgets what we asked for.
+    """
+
+    def __init__(self, link: NatsLink) -> None:
+        self._link = link
+        self._inbox = ""
+        self._outstanding = 0
+        self._arrived: deque[Delivery] = deque()
+        self._bell = anyio.Event()
+
+    async def take(self, room: int, wait: float) -> Sequence[Delivery]:
+        if not self._inbox:
+            await self._open()
+        if (more := room - self._outstanding - len(self._arrived)) > 0:
+            await self._ask(more)
+        if not self._arrived:
+            self._bell = anyio.Event()
+            with anyio.move_on_after(wait):
+                await self._bell.wait()
+        taken = list(self._arrived)
+        self._arrived.clear()
+        return taken
+
+    async def _open(self) -> None:
+        self._inbox = self._link.client.new_inbox()
+        await self._link.client.subscribe(self._inbox, cb=self._answered)
+        self._link.on_gap(self._lost)
+
+    async def _ask(self, more: int) -> None:
+        request = {"batch": more, "expires": _EXPIRES_SECONDS * 1_000_000_000}
+        with suppress(nats.errors.Error):
+            await self._link.client.publish(_NEXT, json.dumps(request).encode(), reply=self._inbox)
+            self._outstanding += more
+
+    async def _answered(self, message: Msg) -> None:
+        headers = message.headers or {}
+        if "Status" in headers:
+            # The rest of a request that has expired, or all of one that the server refuses for now.
+            self._outstanding -= int(headers.get("Nats-Pending-Messages", self._outstanding))
+        else:
+            self._outstanding -= 1
+            self._arrived.append(NatsDelivery(message))
+        self._outstanding = max(0, self._outstanding)
+        self._bell.set()
+
+    def _lost(self) -> None:
+        self._outstanding = 0
+        self._bell.set()

@@ -15,10 +15,10 @@ import msgspec
 from mcp_agents.execution.loop import Loop, Recorder
 from mcp_agents.execution.run import Run
 from mcp_agents.kernel.errors import AgentsError, Exhausted, Fault, Fenced
-from mcp_agents.kernel.events import AnyEvent, Failed, Problem, Retry, Started
+from mcp_agents.kernel.events import AnyEvent, Entry, Failed, Problem, Retry, Started, Tip
 from mcp_agents.kernel.queue import Delivery
 from mcp_agents.kernel.tasks import background
-from mcp_agents.kernel.tenancy import Tenancy
+from mcp_agents.kernel.tenancy import ExecutionLog, Tenancy
 
 log = logging.getLogger("mcp_agents.worker")
 
@@ -32,7 +32,8 @@ class Worker:
 
     def __init__(self, tenancy: Tenancy, loop: Loop, name: str, concurrency: int) -> None:
         self._tenancy, self._loop, self._name = tenancy, loop, name
-        self._slots = anyio.CapacityLimiter(concurrency)
+        self._concurrency = concurrency
+        self._ended = anyio.Event()
         self._held: dict[str, tuple[Delivery, anyio.CancelScope]] = {}
 
     async def work(self) -> None:
@@ -40,23 +41,17 @@ class Worker:
         async with background() as tasks:
             tasks.start_soon(self._keep_leases)
             tasks.start_soon(self._hear_cancels)
+            jobs = self._tenancy.jobs()
             while True:
-                free = self._slots.total_tokens - len(self._held)
-                if free <= 0:
-                    await anyio.sleep(0.01)
+                room = self._concurrency - len(self._held)
+                if room <= 0:
+                    self._ended = anyio.Event()
+                    await self._ended.wait()
                     continue
-                for delivery in await self._take(int(free)):
+                for delivery in await jobs.take(room, _IDLE_SECONDS):
                     scope = anyio.CancelScope()
                     self._held[delivery.job.execution_id] = (delivery, scope)
                     tasks.start_soon(self._hold, delivery, scope)
-
-    async def _take(self, limit: int) -> list[Delivery]:
-        try:
-            return await self._tenancy.take(min(limit, 64), _IDLE_SECONDS)
-        except AgentsError as error:
-            log.warning("the queue does not answer: %s", error)
-            await anyio.sleep(0.2)
-            return []
 
     async def _hold(self, delivery: Delivery, scope: anyio.CancelScope) -> None:
         """One job from lease to acknowledgement."""
@@ -74,6 +69,7 @@ class Worker:
             log.exception("run %s is given back", delivery.job.execution_id)
         finally:
             self._held.pop(delivery.job.execution_id, None)
+            self._ended.set()
             with anyio.move_on_after(2, shield=True):
                 if finished:
                     self._tenancy.faults.reach("job:done")
@@ -83,16 +79,23 @@ class Worker:
 
     async def _bring_to_end(self, delivery: Delivery) -> bool:
         job = delivery.job
-        space = self._tenancy.of_job(job)
-        execution = space.log(job.execution_id)
-        tip, entries = await execution.read()
+        execution = self._tenancy.of_job(job).log(job.execution_id)
+        if delivery.attempt == 1 and (begun := execution.begun_here()):
+            try:
+                return await self._work_on(delivery, execution, *begun)
+            except Fenced:
+                log.debug("run %s moved on before its worker had it", job.execution_id)
+        return await self._work_on(delivery, execution, *await execution.read())
+
+    async def _work_on(self, delivery: Delivery, execution: ExecutionLog, tip: Tip, entries: list[Entry]) -> bool:
+        job = delivery.job
         if not entries:
             log.error("job %s has no log and is dropped", job.execution_id)
             return True
         run = Run.folded(job.execution_id, entries)
         if run.finished or (run.status == "running" and delivery.attempt == 1):
             return True  # over, or a second job of a run that another delivery holds
-        recorder = Recorder(space, execution, tip, run, anyio.Lock(fast_acquire=True))
+        recorder = Recorder(self._tenancy.of_job(job), execution, tip, run, anyio.Lock(fast_acquire=True))
         if delivery.attempt > MAX_ATTEMPTS:
             await recorder.record([Failed(problem=Problem.of(_too_many_attempts()))])
             return True

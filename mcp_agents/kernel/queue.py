@@ -36,6 +36,14 @@ class Delivery(Protocol):
         ...
 
 
+class Jobs(Protocol):
+    """One worker's stream of leased jobs."""
+
+    async def take(self, room: int, wait: float) -> Sequence[Delivery]:
+        """What has arrived, at most `room`; waits up to `wait` seconds for the first. Keeps asking in between."""
+        ...
+
+
 class Queue(Protocol):
     """Jobs in, leased jobs out."""
 
@@ -43,6 +51,6 @@ class Queue(Protocol):
         """Stores the job durably; a second one with the same `dedup` inside the window is dropped."""
         ...
 
-    async def take(self, limit: int, wait: float) -> Sequence[Delivery]:
-        """Leases up to `limit` jobs, waiting up to `wait` seconds for the first."""
+    def jobs(self) -> Jobs:
+        """A stream of jobs for one worker; what it leases and never works on is delivered to another one."""
         ...

@@ -10,9 +10,10 @@ surface, the tenant is fixed here.
 
 import re
 import secrets
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, NamedTuple, TypeVar
 from zlib import crc32
 
@@ -37,7 +38,7 @@ from mcp_agents.kernel.faults import Faults
 from mcp_agents.kernel.log import Log, Stored
 from mcp_agents.kernel.objects import INLINE_LIMIT, Objects
 from mcp_agents.kernel.principal import Principal
-from mcp_agents.kernel.queue import Delivery, Job, Queue
+from mcp_agents.kernel.queue import Job, Jobs, Queue
 from mcp_agents.kernel.store import Bucket, Store
 
 T = TypeVar("T", bound=Struct)
@@ -71,6 +72,29 @@ class Doors:
     objects: Objects
     clock: Clock
     faults: Faults
+    fresh: "Fresh" = field(default_factory=lambda: Fresh())
+
+
+class Fresh:
+    """Logs that this process has just begun, so that a worker in it need not read them.
+
+    Only ever a shortcut: whoever appends behind what is kept here is refused if the log has moved on.
+    """
+
+    _KEPT: Final = 4096
+
+    def __init__(self) -> None:
+        self._begun: OrderedDict[str, tuple[Tip, list[Entry]]] = OrderedDict()
+
+    def keep(self, subject: str, begun: tuple[Tip, list[Entry]]) -> None:
+        """Notes what was appended to an empty log."""
+        self._begun[subject] = begun
+        if len(self._begun) > self._KEPT:
+            self._begun.popitem(last=False)
+
+    def take(self, subject: str) -> tuple[Tip, list[Entry]] | None:
+        """What was noted, once."""
+        return self._begun.pop(subject, None)
 
 
 class Versioned(NamedTuple, Generic[T]):
@@ -137,7 +161,14 @@ class ExecutionLog:
         self._doors.faults.reach(f"append:{point}:before")
         sequence = await self._doors.log.append(self._subject, payload, expected=tip.sequence)
         self._doors.faults.reach(f"append:{point}:stored")
-        return reached._replace(sequence=sequence), entries
+        reached = reached._replace(sequence=sequence)
+        if tip == START:
+            self._doors.fresh.keep(self._subject, (reached, entries))
+        return reached, entries
+
+    def begun_here(self) -> tuple[Tip, list[Entry]] | None:
+        """The log as this process has just begun it, given out once; it may have moved on since."""
+        return self._doors.fresh.take(self._subject)
 
     async def read(self) -> tuple[Tip, list[Entry]]:
         """The whole log. Raises `Fault` (`LOG_DAMAGED`) when it does not verify."""
@@ -236,9 +267,9 @@ class Tenancy:
         """For the authorization server and administration."""
         return PlatformSpace(self._doors)
 
-    async def take(self, limit: int, wait: float) -> list[Delivery]:
-        """Leases jobs of any tenant; what to do with each is decided in the space `of_job`."""
-        return list(await self._doors.queue.take(limit, wait))
+    def jobs(self) -> Jobs:
+        """Leased jobs of any tenant, for one worker; what to do with each is decided in the space `of_job`."""
+        return self._doors.queue.jobs()
 
     async def untouched(self) -> list[tuple[TenantSpace, str]]:
         """Every execution, of any tenant, whose log holds its request and nothing else; for the sweeper."""

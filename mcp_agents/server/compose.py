@@ -21,6 +21,7 @@ from mcp_agents.adapters import nats_topology
 from mcp_agents.adapters.litellm_model import LitellmModel
 from mcp_agents.adapters.litellm_prices import LitellmPriceBook
 from mcp_agents.adapters.nats_bus import NatsBus
+from mcp_agents.adapters.nats_cached_store import NatsCachedStore
 from mcp_agents.adapters.nats_embedded import EmbeddedOptions, embedded
 from mcp_agents.adapters.nats_link import Endpoint, NatsLink, connect
 from mcp_agents.adapters.nats_log import NatsLog
@@ -97,8 +98,10 @@ async def open_house(
         link = await stack.enter_async_context(connect(endpoint, "mcp-agents"))
         if settings.nats.url:
             await nats_topology.ensure(link, settings.nats.replicas)
+        store = NatsCachedStore(link, NatsStore(link))
+        await store.open()
         doors = Doors(
-            store=NatsStore(link),
+            store=store,
             log=NatsLog(link),
             queue=NatsQueue(link),
             bus=NatsBus(link),

@@ -2,10 +2,13 @@
 
 import uuid
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from mcp_agents.adapters.memory_store import MemoryStore
-from mcp_agents.adapters.nats_link import NatsLink
+from mcp_agents.adapters.nats_cached_store import NatsCachedStore
+from mcp_agents.adapters.nats_link import Endpoint, NatsLink, connect
 from mcp_agents.adapters.nats_store import NatsStore
 from mcp_agents.kernel.errors import WrongRevision
 from mcp_agents.kernel.store import Store
@@ -14,10 +17,16 @@ from tests.support.clock import TestClock
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["memory", "nats"])
-def store(request: pytest.FixtureRequest, link: NatsLink, clock: TestClock) -> Store:
+@pytest.fixture(params=["memory", "nats", "cached"])
+async def store(request: pytest.FixtureRequest, link: NatsLink, clock: TestClock) -> Store:
     """Each store in turn."""
-    return MemoryStore(clock) if request.param == "memory" else NatsStore(link)
+    if request.param == "memory":
+        return MemoryStore(clock)
+    if request.param == "nats":
+        return NatsStore(link)
+    cached = NatsCachedStore(link, NatsStore(link))
+    await cached.open()
+    return cached
 
 
 @pytest.fixture
@@ -116,3 +125,20 @@ async def test_a_nats_record_with_a_time_to_live_carries_it_to_the_server(link: 
     assert staying is not None
     assert (expiring[1].headers or {})["Nats-TTL"] == "7"
     assert (staying[1].headers or {})["Nats-TTL"] == "never"
+
+
+async def test_a_cached_record_is_forgotten_when_another_process_writes_it(
+    nats: Endpoint, link: NatsLink, prefix: str
+) -> None:
+    """What one process changes, another one reads, although both keep what they read."""
+    async with connect(nats, "other") as other_link:
+        here, there = NatsCachedStore(link, NatsStore(link)), NatsCachedStore(other_link, NatsStore(other_link))
+        await here.open()
+        await there.open()
+        first = await here.write("cb_agents", f"{prefix}.a", b"one", revision=0)
+        assert (await there.get("cb_agents", f"{prefix}.a")) is not None
+        second = await here.write("cb_agents", f"{prefix}.a", b"two", revision=first)
+        with anyio.fail_after(5):
+            while (found := await there.get("cb_agents", f"{prefix}.a")) is None or found.revision != second:
+                await anyio.lowlevel.checkpoint()
+        assert found.value == b"two"

@@ -1,0 +1,75 @@
+"""A read-through cache in front of the NATS store, for records that are read on every call and seldom change.
+
+A record is kept until a write to its key is heard on the bucket's subject; our own writes are noted at
+once, and after anything that may have been missed everything is forgotten. A write of another process is
+therefore seen as soon as its message arrives. Changes stay compare-and-set: acting on a record that just
+moved on is a `WrongRevision`, never a lost update.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+from nats.aio.msg import Msg
+
+from mcp_agents.adapters.nats_link import NatsLink
+from mcp_agents.kernel.store import Bucket, Record, Store
+
+CACHED: Final[frozenset[Bucket]] = frozenset({"cb_agents", "cb_tool_servers", "cb_tenants"})
+_KEPT: Final = 20_000
+
+
+class NatsCachedStore:
+    """Fills the `Store` port over another one. `open` begins to listen; without it nothing may be kept."""
+
+    def __init__(self, link: NatsLink, store: Store) -> None:
+        self._link, self._store = link, store
+        self._records: dict[tuple[str, str], Record | None] = {}
+        self._changes = 0
+
+    async def open(self) -> None:
+        """Listens to the cached buckets for as long as the link lives."""
+        self._link.on_gap(self._forget_all)
+        for bucket in CACHED:
+            await self._link.client.subscribe(f"$KV.{bucket}.>", cb=self._heard)
+        await self._link.client.flush()  # the server knows of us before the first record is kept
+
+    async def get(self, bucket: Bucket, key: str) -> Record | None:
+        if bucket not in CACHED:
+            return await self._store.get(bucket, key)
+        place = (bucket, key)
+        if place in self._records:
+            return self._records[place]
+        changes = self._changes
+        record = await self._store.get(bucket, key)
+        if changes == self._changes:  # nothing was written meanwhile, so this is not older than what was heard
+            if len(self._records) >= _KEPT:
+                self._records.clear()
+            self._records[place] = record
+        return record
+
+    async def write(self, bucket: Bucket, key: str, value: bytes, *, revision: int, ttl: int = 0) -> int:
+        try:
+            return await self._store.write(bucket, key, value, revision=revision, ttl=ttl)
+        finally:
+            self._forget(bucket, key)
+
+    async def delete(self, bucket: Bucket, key: str, *, revision: int) -> None:
+        try:
+            await self._store.delete(bucket, key, revision=revision)
+        finally:
+            self._forget(bucket, key)
+
+    def scan(self, bucket: Bucket, pattern: str) -> AsyncIterator[Record]:
+        return self._store.scan(bucket, pattern)
+
+    async def _heard(self, message: Msg) -> None:
+        _, bucket, key = message.subject.split(".", 2)
+        self._forget(bucket, key)
+
+    def _forget(self, bucket: str, key: str) -> None:
+        self._changes += 1
+        self._records.pop((bucket, key), None)
+
+    def _forget_all(self) -> None:
+        self._changes += 1
+        self._records.clear()
