@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import anyio
 import nats
@@ -86,7 +86,7 @@ class NatsLink:
         self.client = client
         self._on_gap: list[Callable[[], None]] = []
         self._inbox = client.new_inbox()
-        self._exchanges: dict[str, Exchange] = {}
+        self.exchanges: dict[str, Exchange] = {}
         self._exchange_number = 0
 
     async def open(self) -> None:
@@ -94,20 +94,14 @@ class NatsLink:
         await self.client.subscribe(f"{self._inbox}.*", cb=self._answered)
 
     async def _answered(self, message: Msg) -> None:
-        if exchange := self._exchanges.get(message.subject):
-            await exchange.arrived(message)
+        if exchange := self.exchanges.get(message.subject):
+            exchange.arrived(message)
 
-    @asynccontextmanager
-    async def exchange(self, subject: str, payload: bytes) -> AsyncIterator["Exchange"]:
-        """One request with any number of answers, on the shared inbox."""
+    def exchange(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> "Exchange":
+        """One request with any number of answers, on the shared inbox; a context manager."""
         self._exchange_number += 1
         reply = f"{self._inbox}.{self._exchange_number}"
-        self._exchanges[reply] = opened = Exchange()
-        try:
-            await self.client.publish(subject, payload, reply=reply)
-            yield opened
-        finally:
-            del self._exchanges[reply]
+        return Exchange(self, reply, subject, payload, headers)
 
     def on_gap(self, notify: Callable[[], None]) -> None:
         """Calls `notify` whenever live messages may have been missed (a reconnect, a slow reader)."""
@@ -120,16 +114,23 @@ class NatsLink:
 
     async def request(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> Msg:
         """One exchange, tried again over `PATIENCE` while the server is away. Raises `Unavailable`."""
-        try:  # the way it nearly always goes, without a deadline to set up
-            return await self.client.request(subject, payload, timeout=REQUEST_TIMEOUT, headers=headers)
+        try:  # the way it nearly always goes
+            return await self._once(subject, payload, headers)
         except _TRANSIENT as cause:
             log.debug("request on %s will be tried again: %s", subject, type(cause).__name__)
         with anyio.move_on_after(PATIENCE):
             while True:
                 await anyio.sleep(0.05)
                 with suppress(*_TRANSIENT):
-                    return await self.client.request(subject, payload, timeout=REQUEST_TIMEOUT, headers=headers)
+                    return await self._once(subject, payload, headers)
         raise unavailable()
+
+    async def _once(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> Msg:
+        async with self.exchange(subject, payload, headers) as answers:
+            answer = await answers.next(REQUEST_TIMEOUT)
+        if answer.headers and answer.headers.get("Status") == "503":
+            raise nats.errors.NoRespondersError
+        return answer
 
     async def api(self, call: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """A JetStream API call. Raises `Refused` with the server's error code."""
@@ -229,24 +230,39 @@ class NatsLink:
 
 
 class Exchange:
-    """The answers to one request, as they come."""
+    """A request under way, and its answers as they come. Entering it sends the request."""
 
-    def __init__(self) -> None:
+    __slots__ = ("_bell", "_headers", "_link", "_payload", "_reply", "_subject", "_waiting")
+
+    def __init__(
+        self, link: NatsLink, reply: str, subject: str, payload: bytes, headers: dict[str, str] | None
+    ) -> None:
+        self._link, self._reply = link, reply
+        self._subject, self._payload, self._headers = subject, payload, headers
         self._waiting: deque[Msg] = deque()
-        self._bell = asyncio.Event()
+        self._bell: asyncio.Future[None] | None = None
 
-    async def arrived(self, message: Msg) -> None:
+    async def __aenter__(self) -> Self:
+        self._link.exchanges[self._reply] = self
+        await self._link.client.publish(self._subject, self._payload, reply=self._reply, headers=self._headers)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        del self._link.exchanges[self._reply]
+
+    def arrived(self, message: Msg) -> None:
         """Takes in an answer."""
         self._waiting.append(message)
-        self._bell.set()
+        if self._bell is not None and not self._bell.done():
+            self._bell.set_result(None)
 
     async def next(self, timeout: float) -> Msg:
         """The next answer. Raises nats' `TimeoutError` when none comes within `timeout` seconds."""
-        while not self._waiting:
-            self._bell.clear()
+        if not self._waiting:
+            self._bell = asyncio.get_running_loop().create_future()
             try:
                 async with asyncio.timeout(timeout):
-                    await self._bell.wait()
+                    await self._bell
             except TimeoutError as cause:
                 raise nats.errors.TimeoutError from cause
         return self._waiting.popleft()

@@ -101,12 +101,12 @@ class Dispatcher:
 
     @asynccontextmanager
     async def execute(
-        self, space: TenantSpace, principal: Principal, order: Order
+        self, space: TenantSpace, principal: Principal, order: Order, *, deltas: bool
     ) -> AsyncIterator[tuple[str, AsyncIterator[Update]]]:
         """Accepts a run as `submit` does and follows it from its start: its execution id, and its updates."""
         prepared = await self._prepare(space, principal, order)
         # Listening begins before there is anything to hear, so that a new run need not be read at all.
-        async with self.follow(space, prepared.execution_id, empty=prepared.new, deltas=order.stream) as updates:
+        async with self.follow(space, prepared.execution_id, empty=prepared.new, deltas=deltas) as updates:
             await self._accept(space, prepared)
             yield prepared.execution_id, updates
 

@@ -281,7 +281,7 @@ class Door:
             principal=seat.principal,
             space=self._tenancy.of(seat.principal),
             services=self._services,
-            report=report,
+            report=report if "progressToken" in meta or "progress_token" in meta else None,
             traceparent=str(meta.get("traceparent", "")),
             depth=depth if isinstance(depth, int) and 0 <= depth < 1000 else 0,
             effect_id=effect_id if isinstance(effect_id, str) and ids.is_id(effect_id, "eff") else "",

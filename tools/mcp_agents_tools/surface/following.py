@@ -13,7 +13,7 @@ from mcp_agents.execution.dispatch import Delta, Order, Update
 from mcp_agents.execution.run import FINAL, ExecutionView, Run
 from mcp_agents.kernel.events import Entry, ModelAnswered, Requested, Started, ToolClaimed, ToolDone, ToolFailed
 from mcp_agents.kernel.tasks import background
-from mcp_agents_tools.surface.plugin import Call
+from mcp_agents_tools.surface.plugin import Call, Reporter
 
 HAND_OVER_SECONDS: Final = 45.0
 """How long a client of unknown patience is kept waiting before it gets the handle instead."""
@@ -25,7 +25,8 @@ _PER_SECOND: Final = 10
 async def execute(call: Call, order: Order, seconds: float) -> ExecutionView:
     """Accepts a run and returns it when it has ended, or as it stands after `seconds`."""
     dispatcher = call.services.dispatcher
-    async with dispatcher.execute(call.space, call.principal, order) as (execution_id, updates):
+    told = call.report is not None and order.stream
+    async with dispatcher.execute(call.space, call.principal, order, deltas=told) as (execution_id, updates):
         ended = await _told(call, execution_id, updates, seconds)
     return ended or await dispatcher.view(call.space, execution_id)
 
@@ -36,15 +37,18 @@ async def wait(call: Call, execution_id: str, seconds: float) -> ExecutionView:
     view = await dispatcher.view(call.space, execution_id)
     if view.status in FINAL:
         return view
-    async with dispatcher.follow(call.space, execution_id) as updates:
+    async with dispatcher.follow(call.space, execution_id, deltas=call.report is not None) as updates:
         ended = await _told(call, execution_id, updates, seconds)
     return ended or await dispatcher.view(call.space, execution_id)
 
 
 async def _told(call: Call, execution_id: str, updates: AsyncIterator[Update], seconds: float) -> ExecutionView | None:
-    """Tells the caller what happens meanwhile; the run when it has ended in time."""
-    teller = _Teller(call, execution_id)
+    """The run when it has ended in time; a caller who asked for progress is told what happens meanwhile."""
     with anyio.move_on_after(seconds):
+        if call.report is None:
+            entries = [entry async for update in updates if isinstance(update, list) for entry in update]
+            return Run.folded(execution_id, entries).view()
+        teller = _Teller(call, call.report, execution_id)
         async with background() as tasks:
             tasks.start_soon(teller.keep_alive)
             return await teller.tell(updates)
@@ -54,8 +58,8 @@ async def _told(call: Call, execution_id: str, updates: AsyncIterator[Update], s
 class _Teller:
     """Turns updates into progress: at most ten a second, at least one in fifteen."""
 
-    def __init__(self, call: Call, execution_id: str) -> None:
-        self._call = call
+    def __init__(self, call: Call, report: Reporter, execution_id: str) -> None:
+        self._report = report
         self._execution_id = execution_id
         self._entries: list[Entry] = []
         self._clock = call.services.clock
@@ -106,4 +110,4 @@ class _Teller:
             return
         self._said_at = moment
         tail = " ".join(self._text.split())[-_TAIL:]
-        await self._call.report(f"{self._phase}: …{tail}" if tail else self._phase)
+        await self._report(f"{self._phase}: …{tail}" if tail else self._phase)

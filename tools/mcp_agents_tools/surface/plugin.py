@@ -39,19 +39,22 @@ class Services:
 
 
 class Reporter(Protocol):
-    """Sends progress to whoever waits for this call; says nothing to a client that did not ask for it."""
+    """Sends progress to whoever waits for this call."""
 
     async def __call__(self, message: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call of a tool, resource or prompt: who asks, in which space, of which house."""
+    """One call of a tool, resource or prompt: who asks, in which space, of which house.
+
+    `report` is None where the client asked for no progress.
+    """
 
     principal: Principal
     space: TenantSpace
     services: Services
-    report: Reporter
+    report: Reporter | None
     traceparent: str = ""
     depth: int = 0
     effect_id: str = ""
