@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 
 from mcp_agents.adapters.nats_link import NatsLink, Refused
 from mcp_agents.adapters.nats_topology import JOBS, WORKERS
-from mcp_agents.kernel.queue import Delivery, Job, Jobs
+from mcp_agents.kernel.job import Delivery, Job, Jobs
 
 _NEXT: Final = f"$JS.API.CONSUMER.MSG.NEXT.{JOBS}.{WORKERS}"
 _EXPIRES_SECONDS: Final = 30

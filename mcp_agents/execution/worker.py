@@ -16,7 +16,7 @@ from mcp_agents.execution.loop import Loop, Recorder
 from mcp_agents.execution.run import Run
 from mcp_agents.kernel.errors import AgentsError, Exhausted, Fault, Fenced
 from mcp_agents.kernel.events import AnyEvent, Entry, Failed, Problem, Retry, Started, Tip
-from mcp_agents.kernel.queue import Delivery
+from mcp_agents.kernel.job import Delivery
 from mcp_agents.kernel.tasks import background
 from mcp_agents.kernel.tenancy import ExecutionLog, Tenancy
 

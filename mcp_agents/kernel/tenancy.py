@@ -35,10 +35,11 @@ from mcp_agents.kernel.events import (
     encode_reference,
 )
 from mcp_agents.kernel.faults import Faults
+from mcp_agents.kernel.job import Job, Jobs
 from mcp_agents.kernel.log import Log, Stored
 from mcp_agents.kernel.objects import INLINE_LIMIT, Objects
 from mcp_agents.kernel.principal import Principal
-from mcp_agents.kernel.queue import Job, Jobs, Queue
+from mcp_agents.kernel.queue import Queue
 from mcp_agents.kernel.store import Bucket, Store
 
 T = TypeVar("T", bound=Struct)

@@ -7,10 +7,11 @@ the scopes to step up to. The pages of the authorization server are `mcp_agents_
 
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
@@ -37,6 +38,8 @@ log = logging.getLogger("mcp_agents.http")
 
 BODY_LIMIT: Final = 4 * 1024 * 1024
 WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
+_AGENT: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What may stand for an agent in a path; the path is repeated in a header."""
 _NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 
 
@@ -94,13 +97,14 @@ class HostGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            headers = dict(scope["headers"])
-            host = urlsplit(f"//{headers.get(b'host', b'').decode('latin-1')}").hostname
-            if host not in self._hosts:
+            hosts, origins = (
+                [value.decode("latin-1") for name, value in scope["headers"] if name == wanted]
+                for wanted in (b"host", b"origin")
+            )
+            if len(hosts) != 1 or _split(f"//{hosts[0]}").hostname not in self._hosts:
                 await PlainTextResponse("Misdirected Request", status_code=421)(scope, receive, send)
                 return
-            origin = headers.get(b"origin")
-            if origin is not None and not self._origins(origin.decode("latin-1")):
+            if not all(map(self._origins, origins)):
                 await PlainTextResponse("Forbidden origin", status_code=403)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
@@ -171,7 +175,7 @@ class Gate:
             return None
         rest = path.removeprefix("/mcp/")
         if rest.startswith(AGENT_PREFIX):
-            return rest if "/" not in rest.removeprefix(AGENT_PREFIX) and rest != AGENT_PREFIX else None
+            return rest if _AGENT.fullmatch(rest.removeprefix(AGENT_PREFIX)) else None
         return rest if self._catalogue.view(rest) is not None else None
 
     def metadata(self, path: str) -> dict[str, Any]:
@@ -250,6 +254,14 @@ def _from_body(body: bytes) -> tuple[str, str]:
         return "", ""  # malformed: the session manager answers it
 
 
+def _split(url: str) -> SplitResult:
+    """The URL's parts; those of no URL when it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
+
+
 def _hosts(public_url: str) -> frozenset[str]:
     own = urlsplit(public_url).hostname or ""
     return frozenset({own, *LOOPBACK}) if own in LOOPBACK else frozenset({own})
@@ -259,7 +271,7 @@ def _origins(public_url: str) -> Callable[[str], bool]:
     own = urlsplit(public_url)
 
     def allowed(origin: str) -> bool:
-        parts = urlsplit(origin)
+        parts = _split(origin)
         if own.hostname in LOOPBACK:  # a local client may serve its page from any port
             return parts.scheme in ("http", "https") and parts.hostname in LOOPBACK
         return (parts.scheme, parts.netloc) == (own.scheme, own.netloc)

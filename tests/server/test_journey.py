@@ -147,7 +147,7 @@ async def test_the_same_job_over_stdio(tmp_path: Path) -> None:
     """The same server as a child process of its client."""
     parameters = StdioServerParameters(
         command=sys.executable,
-        args=["-m", "mcp_agents", "stdio"],
+        args=["-m", "mcp_agents.server.cli", "stdio"],
         env={"MCP_AGENTS_SERVER__DATA_DIR": str(tmp_path)},
     )
     with anyio.fail_after(60):

@@ -7,7 +7,7 @@ import uvicorn
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel.server import Server
 
-from mcp_agents.server.cli.serve import listen
+from mcp_agents.server.listening import listen
 
 
 async def _call(ctx: ServerRequestContext[Any, Any], params: mcp.CallToolRequestParams) -> mcp.CallToolResult:

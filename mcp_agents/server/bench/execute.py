@@ -110,7 +110,7 @@ async def _served(
     config.write_text("\n".join(lines) + "\n", "utf-8")
     settings = Settings.model_validate({"server": {"data_dir": str(folder / "data")}, "nats": {"sync": sync}})
     found: list[Figures] = []
-    async with _process("mcp_agents", "serve", "--config", str(config)) as (process, line):
+    async with _process("mcp_agents.server.cli", "serve", "--config", str(config)) as (process, line):
         url = line.removeprefix("mcp-agents listening on ").strip()
         async with open_house(settings, url) as house, _pool() as http:
             token = (await house.auth.tokens.issue_direct("default")).access_token

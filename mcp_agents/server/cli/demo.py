@@ -217,7 +217,7 @@ async def _processes(folder: Path, config: Path) -> "AsyncIterator[tuple[str, li
 
         def spawn(command: str) -> "subprocess.Popen[str]":
             process = subprocess.Popen(  # noqa: S603  # our own program
-                [sys.executable, "-m", "mcp_agents", command, "--config", str(config)],
+                [sys.executable, "-m", "mcp_agents.server.cli", command, "--config", str(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,

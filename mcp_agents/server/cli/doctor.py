@@ -15,9 +15,9 @@ from mcp_agents.kernel.errors import AgentsError
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.scopes import TENANT_SCOPES
 from mcp_agents.server.cli.common import config_option, json_option, out, public_url_of, runs_async, settings_of
-from mcp_agents.server.cli.serve import listen
 from mcp_agents.server.compose import House, open_house
 from mcp_agents.server.config import Settings, environment
+from mcp_agents.server.listening import listen
 
 _DISK_FLOOR = 1024**3
 

@@ -31,6 +31,7 @@ from mcp_agents.server.cli.common import (
 from mcp_agents.server.compose import House, open_house
 from mcp_agents.server.config import Settings
 from mcp_agents.server.http import app
+from mcp_agents.server.listening import listen, url_of
 from mcp_agents.server.mcp import Door
 
 log = logging.getLogger("mcp_agents.serve")
@@ -51,7 +52,7 @@ async def serve(config: Path | None, host: str | None, port: int | None) -> None
 async def serve_until_stopped(settings: Settings) -> None:
     """Opens the house, serves it, and closes it on SIGTERM or SIGINT."""
     listener = listen(settings.server.host, settings.server.port)
-    public_url = settings.server.public_url or _url(settings.server.host, listener.getsockname()[1])
+    public_url = settings.server.public_url or url_of(settings.server.host, listener.getsockname()[1])
     with listener:
         async with open_house(settings, public_url) as house, background() as tasks:
             path = await house.auth.bootstrap()
@@ -164,30 +165,6 @@ async def sweep(house: House) -> None:
         except AgentsError as error:
             log.debug("sweep: %s", error)
         await anyio.sleep(SWEEP_SECONDS)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises `Invalid` when the address is taken or not ours."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as cause:
-        listener.close()
-        raise Invalid(
-            "ADDRESS_UNUSABLE",
-            f"Cannot listen on {host}:{port}: {cause.strerror or cause}.",
-            "Choose another port with --port, or 0 for a free one.",
-        ) from cause
-    listener.listen(2048)
-    listener.setblocking(False)
-    return listener
-
-
-def _url(host: str, port: int) -> str:
-    name = f"[{host}]" if ":" in host else host
-    return f"http://{'127.0.0.1' if host == '0.0.0.0' else name}:{port}"  # noqa: S104  # what a client can dial
 
 
 @contextmanager

@@ -1,5 +1,0 @@
-"""`python -m mcp_agents` is the program."""
-
-from mcp_agents.server.cli.main import main
-
-main(prog_name="mcp-agents")
