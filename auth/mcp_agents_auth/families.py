@@ -20,7 +20,7 @@ from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import WrongRevision
 from mcp_agents.kernel.tenancy import PlatformSpace, Versioned
 from mcp_agents_auth.changes import change
-from mcp_agents_auth.handles import digest, new_handle, same
+from mcp_agents_auth.handles import digest, is_sid, new_handle, same
 from mcp_agents_auth.oauth import OAuthError
 
 FAMILY_LIFE: Final = timedelta(days=90)
@@ -75,7 +75,7 @@ class Families:
 
     async def get(self, sid: str) -> Family | None:
         """The family if it is live: known, not revoked, not expired."""
-        found = await self._families.get(sid)
+        found = await self._families.get(sid) if is_sid(sid) else None
         if found is None or found.value.revoked or found.value.expires_at <= self._clock.now():
             return None
         return found.value

@@ -1,15 +1,21 @@
 """Opaque handles: what is given out once, and the digest that is stored in its place.
 
 Codes, refresh tokens, sign-in links, browser sessions and client secrets are all such handles. Nothing that
-opens a door is readable in the store. Below it only the standard library.
+opens a door is readable in the store. Below it only the kernel's ids.
 """
 
 import base64
 import hashlib
 import hmac
+import re
 import secrets
+from typing import Final
 
-HANDLE_BYTES = 32
+from mcp_agents.kernel import ids
+
+HANDLE_BYTES: Final = 32
+
+_SID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def new_handle(prefix: str = "") -> str:
@@ -35,3 +41,18 @@ def challenge_of(verifier: str) -> str:
 def bound_token(secret: str, purpose: str) -> str:
     """What only the holder of `secret` can show for `purpose`; used against request forgery."""
     return hmac.new(secret.encode(), purpose.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
+
+def is_client_id(text: str) -> bool:
+    """Whether a text from outside has the form of a client id, to the last character."""
+    return text.isprintable() and ids.is_id(text, "cl")
+
+
+def is_user_id(text: str) -> bool:
+    """Whether a text from outside has the form of a user id, to the last character."""
+    return text.isprintable() and ids.is_id(text, "us")
+
+
+def is_sid(text: str) -> bool:
+    """Whether a text from outside has the form of a grant family's name."""
+    return _SID.fullmatch(text) is not None

@@ -71,7 +71,7 @@ class AgentCatalog:
         """By id or name. Raises `NotFound` (`AGENT_UNKNOWN`), the same for another tenant's agent."""
         agent_id = reference
         if not ids.is_id(reference, "ag"):
-            if not ids.AGENT_NAME.match(reference):
+            if not ids.AGENT_NAME.fullmatch(reference):
                 raise _unknown()
             named = await self._names(space).get(_NAMES, reference)
             if named is None:

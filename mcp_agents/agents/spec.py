@@ -45,7 +45,7 @@ class AgentDraft(BaseModel):
     @field_validator("name")
     @classmethod
     def _name(cls, value: str) -> str:
-        if not ids.AGENT_NAME.match(value) or ids.is_id(value, "ag"):
+        if not ids.AGENT_NAME.fullmatch(value) or ids.is_id(value, "ag"):
             raise ValueError("a name is 1 to 64 of a-z, 0-9, _ and -, and does not look like an id")
         return value
 

@@ -27,4 +27,4 @@ def mint(prefix: Prefix, clock: Clock) -> str:
 
 def is_id(text: str, prefix: Prefix) -> bool:
     """Whether `text` has the form of an id with this prefix."""
-    return bool(_ID.match(text)) and text.startswith(f"{prefix}_")
+    return bool(_ID.fullmatch(text)) and text.startswith(f"{prefix}_")

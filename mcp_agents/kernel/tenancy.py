@@ -51,13 +51,13 @@ _TOKEN: Final = re.compile(r"^[A-Za-z0-9_-]{1,128}$")
 
 
 def _token(text: str) -> str:
-    if not _TOKEN.match(text):
+    if not _TOKEN.fullmatch(text):
         raise Fault("UNSAFE_KEY", "An internal key was malformed.", "Report this.")
     return text
 
 
 def _tenant(text: str) -> str:
-    if not ids.TENANT.match(text):
+    if not ids.TENANT.fullmatch(text):
         raise Invalid("TENANT_INVALID", "A tenant's name is 1 to 40 of a-z, 0-9 and -.", "Use another name.")
     return text
 

@@ -14,11 +14,11 @@ def new_traceparent() -> str:
 
 def child_of(traceparent: str) -> str:
     """A new span in the same trace; a malformed parent starts a trace of its own."""
-    match = _TRACEPARENT.match(traceparent)
+    match = _TRACEPARENT.fullmatch(traceparent)
     return f"00-{match[1]}-{secrets.token_hex(8)}-01" if match else new_traceparent()
 
 
 def trace_id(traceparent: str) -> str:
     """The 32 hex digits that name the trace."""
-    match = _TRACEPARENT.match(traceparent)
+    match = _TRACEPARENT.fullmatch(traceparent)
     return match[1] if match else ""

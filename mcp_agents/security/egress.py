@@ -146,7 +146,7 @@ def _endpoint(url: str) -> Endpoint:
     if parts.netloc.startswith("[") != (":" in parts.hostname):
         raise _denied()
     host = _plain(parts.hostname)
-    if ":" not in host and not _HOSTNAME.match(host):
+    if ":" not in host and not _HOSTNAME.fullmatch(host):
         raise _denied()
     return Endpoint(parts.scheme, host, port or _PORTS[parts.scheme])
 
@@ -162,7 +162,7 @@ def _literal(host: str) -> Address | None:
             return ipaddress.IPv6Address(host)
         except ValueError as cause:
             raise _denied() from cause
-    if not _NUMERIC_LABEL.match(host.rsplit(".", 1)[-1]):
+    if not _NUMERIC_LABEL.fullmatch(host.rsplit(".", 1)[-1]):
         return None
     try:
         return ipaddress.IPv4Address(host)

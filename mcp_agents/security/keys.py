@@ -29,8 +29,8 @@ PLATFORM: Final = "_platform"
 """The vault's name for what belongs to no tenant; no tenant can be called so."""
 
 _NONCE_BYTES: Final = 12
-_HEX: Final = re.compile(r"^[0-9A-Fa-f]{64}$")
-_SEALED: Final = re.compile(r"^v1\.([0-9a-f]{16})\.([A-Za-z0-9_-]+)$")
+_HEX: Final = re.compile(r"[0-9A-Fa-f]{64}")
+_SEALED: Final = re.compile(r"v1\.([0-9a-f]{16})\.([A-Za-z0-9_-]+)")
 _HOW: Final = "Give 32 random bytes as base64 or as 64 hexadecimal digits, for example from `openssl rand -base64 32`."
 
 
@@ -78,7 +78,7 @@ class Vault:
         Raises `Fault`: `KEY_MISMATCH` when another master key sealed it, `SECRET_DAMAGED` when it was changed
         or belongs to another tenant or purpose.
         """
-        parts = _SEALED.match(sealed)
+        parts = _SEALED.fullmatch(sealed)
         if parts is None:
             raise _damaged()
         if parts[1] != self.key_id:
@@ -129,7 +129,7 @@ def load_master_key(source: str, keys_dir: Path, environ: Mapping[str, str]) -> 
 
 def _parsed(text: str, what: str) -> bytes:
     text = text.strip()
-    if _HEX.match(text):
+    if _HEX.fullmatch(text):
         return bytes.fromhex(text)
     try:
         key = base64.b64decode(text.rstrip("=").translate(str.maketrans("-_", "+/")) + "=", validate=True)

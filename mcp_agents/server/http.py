@@ -97,6 +97,8 @@ class HostGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            # RFC 9110, 5.5: white space around a value is not part of it; httptools leaves what trails.
+            scope["headers"] = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
             hosts, origins = (
                 [value.decode("latin-1") for name, value in scope["headers"] if name == wanted]
                 for wanted in (b"host", b"origin")

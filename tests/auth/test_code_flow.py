@@ -134,7 +134,15 @@ async def test_another_redirect_uri_at_the_token_endpoint_is_refused(desk: Desk)
 
 @pytest.mark.parametrize(
     "resource",
-    ["https://evil.example/mcp", f"{RESOURCE}/../admin", f"{RESOURCE}x", f"{RESOURCE}?a=1", f"{RESOURCE}#a", ISSUER],
+    [
+        "https://evil.example/mcp",
+        "https://bgents.example/mcp/all",
+        f"{RESOURCE}/../admin",
+        f"{RESOURCE}x",
+        f"{RESOURCE}?a=1",
+        f"{RESOURCE}#a",
+        ISSUER,
+    ],
 )
 async def test_an_unknown_resource_is_an_invalid_target(desk: Desk, resource: str) -> None:
     """Nobody gets a token for somebody else's server out of us."""
@@ -200,7 +208,11 @@ async def test_a_repeated_parameter_is_refused(desk: Desk) -> None:
     code = await desk.code(client)
     body = [("grant_type", "authorization_code"), ("client_id", client.id), ("code", code), ("code", code)]
     assert (await desk.http.post("/oauth/token", **encoded(body))).json()["error"] == "invalid_request"
-    query = [*desk.query(client).items(), ("scope", "agents:read"), ("scope", "agents:write")]
+    query: list[tuple[str, str | int | float | bool | None]] = [
+        *desk.query(client).items(),
+        ("scope", "agents:read"),
+        ("scope", "agents:write"),
+    ]
     assert answer(await desk.http.get("/oauth/authorize", params=query))["error"] == "invalid_request"
 
 

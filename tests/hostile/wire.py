@@ -1,6 +1,5 @@
 """MCP over HTTP by hand, in both eras: every byte of a request is the test's, every byte of an answer is kept."""
 
-import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,12 +18,6 @@ ERAS: Final[tuple[Era, ...]] = ("modern", "legacy")
 ACCEPT: Final = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
 
 _VOLATILE: Final = frozenset({"date", "content-length", "mcp-session-id"})
-_requests = itertools.count()
-
-
-def calls_made() -> int:
-    """How many requests this process has sent so far."""
-    return next(_requests)
 
 
 @dataclass(frozen=True)
@@ -101,7 +94,6 @@ class Wire:
         method: str = "POST",
     ) -> Answer:
         """Sends exactly these bytes; the token and the usual headers are added unless `headers` says otherwise."""
-        next(_requests)
         given = {**ACCEPT, "Authorization": f"Bearer {self.token}", **(headers or {})}
         sent = {name: value for name, value in given.items() if value}
         response = await self._http.request(method, self.url + path, content=content, headers=sent)

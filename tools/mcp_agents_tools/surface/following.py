@@ -65,6 +65,7 @@ class _Teller:
         self._clock = call.services.clock
         self._phase, self._text, self._turn = "queued", "", 1
         self._said_at = float("-inf")
+        self._held_back = anyio.Event()
 
     async def tell(self, updates: AsyncIterator[Update]) -> ExecutionView:
         """Until the run has ended; returns it as folded from what was told."""
@@ -82,9 +83,12 @@ class _Teller:
         return Run.folded(self._execution_id, self._entries).view()
 
     async def keep_alive(self) -> None:
+        """Says again what has been said for a while, and what was held back because it came too fast."""
         while True:
-            await anyio.sleep(_SILENCE_SECONDS / 4)
-            if self._clock.monotonic() - self._said_at > _SILENCE_SECONDS:
+            with anyio.move_on_after(_SILENCE_SECONDS) as silence:
+                await self._held_back.wait()
+                await anyio.sleep(max(0.0, self._said_at + 1 / _PER_SECOND - self._clock.monotonic()))
+            if silence.cancelled_caught or self._held_back.is_set():
                 await self._say(now=True)
 
     def _takes_in(self, entry: Entry) -> bool:
@@ -107,7 +111,8 @@ class _Teller:
     async def _say(self, *, now: bool) -> None:
         moment = self._clock.monotonic()
         if not now and moment - self._said_at < 1 / _PER_SECOND:
+            self._held_back.set()
             return
-        self._said_at = moment
+        self._said_at, self._held_back = moment, anyio.Event()
         tail = " ".join(self._text.split())[-_TAIL:]
         await self._report(f"{self._phase}: …{tail}" if tail else self._phase)

@@ -1,0 +1,214 @@
+"""Agents: every field, unique names, revisions, and what a crash may leave behind."""
+
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from mcp_agents.adapters.memory_store import MemoryStore
+from mcp_agents.agents.catalog import AgentCatalog, Checks
+from mcp_agents.agents.spec import AgentDraft
+from mcp_agents.kernel.errors import Conflict, Invalid, NotFound
+from mcp_agents.kernel.faults import NoFaults
+from mcp_agents.kernel.principal import Principal
+from mcp_agents.kernel.tasks import together
+from mcp_agents.kernel.tenancy import Doors, Tenancy, TenantSpace
+from tests.support.clock import TestClock
+
+pytestmark = pytest.mark.anyio
+
+
+class Rooms:
+    """A catalog over the memory store, with spaces of two tenants."""
+
+    def __init__(self, clock: TestClock) -> None:
+        nothing = cast("Any", None)
+        doors = Doors(MemoryStore(clock), nothing, nothing, nothing, nothing, clock, NoFaults())
+        self.catalog = AgentCatalog(clock, Checks(model=self.check_model, tools=self.check_tools))
+        self.own, self.other = (
+            Tenancy(doors).of(Principal(tenant=tenant, subject="s", scopes=frozenset())) for tenant in ("a", "b")
+        )
+
+    def check_model(self, name: str) -> None:
+        if name == "nonsense":
+            raise Invalid("MODEL_UNKNOWN", "There is no such model.")
+
+    async def check_tools(self, space: TenantSpace, bindings: tuple[str, ...]) -> None:
+        if bindings:
+            raise Invalid("TOOL_UNKNOWN", "There is no such tool.")
+
+
+@pytest.fixture
+def rooms(clock: TestClock) -> Rooms:
+    """One catalog."""
+    return Rooms(clock)
+
+
+def draft(**fields: Any) -> AgentDraft:
+    return AgentDraft.model_validate({"name": "helper", **fields})
+
+
+async def test_every_field_that_was_written_is_read_back(rooms: Rooms) -> None:
+    """The record holds the brief's fields, and what the server sets beside them."""
+    written = draft(
+        description="Helps.",
+        system_prompt="Be kind.",
+        virtual_model="cb:coding",
+        temperature=0.5,
+        max_tokens=100,
+        capabilities=["a", "b"],
+        tags=["t"],
+        metadata={"k": [1, {"x": None}]},
+        limits={"max_turns": 3},
+    )
+    made = (await rooms.catalog.create(rooms.own, written)).value
+    found = (await rooms.catalog.get(rooms.own, made.id)).value
+    assert found == made
+    assert (found.tenant_id, found.is_active, found.version) == ("a", True, 1)
+    assert found.created_at == found.updated_at
+    for name in ("description", "system_prompt", "virtual_model", "temperature", "max_tokens", "metadata"):
+        assert getattr(found, name) == getattr(written, name)
+    assert (found.capabilities, found.tags, found.limits.max_turns) == (("a", "b"), ("t",), 3)
+    assert (await rooms.catalog.get(rooms.own, "helper")).value.id == made.id
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": ""},
+        {"name": "Has Space"},
+        {"name": "x" * 65},
+        {"name": "ag_" + "0" * 26},
+        {"temperature": 2.01},
+        {"temperature": -0.01},
+        {"max_tokens": 0},
+        {"tenant_id": "b"},
+        {"limits": {"max_turns": 0}},
+        {"limits": {"unknown": 1}},
+    ],
+)
+def test_a_field_out_of_bounds_is_refused(wrong: dict[str, Any]) -> None:
+    """Bounds of the brief, and no field that the server sets itself."""
+    with pytest.raises(ValidationError):
+        draft(**wrong)
+
+
+@given(st.floats(0, 2), st.integers(1, 1_000_000))
+def test_every_field_inside_its_bounds_is_taken(temperature: float, max_tokens: int) -> None:
+    """The bounds themselves belong to them."""
+    assert draft(temperature=temperature, max_tokens=max_tokens).max_tokens == max_tokens
+
+
+async def test_a_name_is_taken_once_per_tenant(rooms: Rooms) -> None:
+    """The same name is free elsewhere, and free again after the agent is gone."""
+    made = await rooms.catalog.create(rooms.own, draft())
+    with pytest.raises(Conflict) as refusal:
+        await rooms.catalog.create(rooms.own, draft())
+    assert refusal.value.code == "AGENT_NAME_TAKEN"
+    await rooms.catalog.create(rooms.other, draft())
+    await rooms.catalog.delete(rooms.own, made.value.id, None)
+    with pytest.raises(NotFound):
+        await rooms.catalog.get(rooms.own, "helper")
+    await rooms.catalog.create(rooms.own, draft())
+
+
+async def test_of_many_that_want_a_name_at_once_one_gets_it(rooms: Rooms) -> None:
+    """Concurrent creation leaves exactly one agent of that name."""
+    outcomes: list[str] = []
+
+    async def want() -> None:
+        try:
+            await rooms.catalog.create(rooms.own, draft())
+            outcomes.append("got")
+        except Conflict:
+            outcomes.append("refused")
+
+    async with together() as tasks:
+        for _ in range(10):
+            tasks.start_soon(want)
+    assert sorted(outcomes) == ["got"] + ["refused"] * 9
+    assert len(await rooms.catalog.all(rooms.own)) == 1
+
+
+async def test_a_name_claimed_by_a_creation_that_crashed_is_free_after_a_while(
+    rooms: Rooms, clock: TestClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim alone is no agent; it is honoured for a moment, for a creation that is still under way."""
+    checked = Checks(model=rooms.check_model, tools=rooms.check_tools)
+    crashing = AgentCatalog(clock, checked)
+
+    async def crash(*_: object, **__: object) -> int:
+        raise RuntimeError("the process died here")
+
+    monkeypatch.setattr("mcp_agents.kernel.tenancy.Records.create", crash)
+    with pytest.raises(RuntimeError):
+        await crashing.create(rooms.own, draft())
+    monkeypatch.undo()
+    with pytest.raises(Conflict):
+        await rooms.catalog.create(rooms.own, draft())
+    clock.advance(11)
+    await rooms.catalog.create(rooms.own, draft())
+
+
+async def test_a_stale_change_is_refused_and_nothing_is_lost(rooms: Rooms, clock: TestClock) -> None:
+    """Of two that read the same revision the second is told."""
+    made = await rooms.catalog.create(rooms.own, draft())
+    clock.advance(5)
+    changed = await rooms.catalog.update(rooms.own, "helper", {"description": "First."}, made.revision)
+    assert changed.revision > made.revision
+    assert changed.value.version == 2
+    assert changed.value.updated_at > made.value.updated_at
+    assert changed.value.created_at == made.value.created_at
+    for change in (
+        rooms.catalog.update(rooms.own, "helper", {"description": "Second."}, made.revision),
+        rooms.catalog.delete(rooms.own, "helper", made.revision),
+        rooms.catalog.set_active(rooms.own, "helper", active=False, expected_revision=made.revision),
+    ):
+        with pytest.raises(Conflict) as refusal:
+            await change
+        assert refusal.value.code == "REVISION_CONFLICT"
+    assert (await rooms.catalog.get(rooms.own, "helper")).value.description == "First."
+
+
+async def test_renaming_moves_the_name(rooms: Rooms) -> None:
+    """The old name is free, the new one is taken, the id stays."""
+    made = await rooms.catalog.create(rooms.own, draft())
+    await rooms.catalog.update(rooms.own, "helper", {"name": "aide"}, None)
+    assert (await rooms.catalog.get(rooms.own, "aide")).value.id == made.value.id
+    with pytest.raises(NotFound):
+        await rooms.catalog.get(rooms.own, "helper")
+    await rooms.catalog.create(rooms.own, draft())
+    with pytest.raises(Conflict):
+        await rooms.catalog.update(rooms.own, "aide", {"name": "helper"}, None)
+
+
+async def test_an_unknown_model_or_tool_is_refused_at_save(rooms: Rooms) -> None:
+    """Neither creation nor change can store a binding that does not exist."""
+    for wrong in ({"virtual_model": "nonsense"}, {"tools": ["no/such"]}):
+        with pytest.raises(Invalid):
+            await rooms.catalog.create(rooms.own, draft(**wrong))
+    await rooms.catalog.create(rooms.own, draft())
+    with pytest.raises(Invalid):
+        await rooms.catalog.update(rooms.own, "helper", {"virtual_model": "nonsense"}, None)
+
+
+async def test_an_agent_too_large_for_the_store_is_refused(rooms: Rooms) -> None:
+    """The bound is said, and nothing is written, not even the name."""
+    with pytest.raises(Invalid) as refusal:
+        await rooms.catalog.create(rooms.own, draft(metadata={"k": "x" * 300_000}))
+    assert refusal.value.code == "AGENT_TOO_LARGE"
+    await rooms.catalog.create(rooms.own, draft())
+
+
+@pytest.mark.parametrize("reference", ["nobody", "ag_" + "0" * 26, "A.B", "*", "", "ag_*"])
+async def test_what_is_not_there_reads_the_same_whatever_was_asked(rooms: Rooms, reference: str) -> None:
+    """One answer for an unknown id, an unknown name and nonsense; another tenant's agent reads so too."""
+    made = await rooms.catalog.create(rooms.other, draft())
+    answers = []
+    for asked in (reference, made.value.id, "helper"):
+        with pytest.raises(NotFound) as refusal:
+            await rooms.catalog.get(rooms.own, asked)
+        answers.append(str(refusal.value))
+    assert len(set(answers)) == 1

@@ -1,0 +1,703 @@
+"""The tenant matrix: every id argument of every tool, resource, prompt, completion and path, asked for from outside.
+
+Each row is played with two tenants of its own: the stranger's call with the owner's thing must read byte for
+byte like the stranger's call with a thing that never existed, must change nothing, and the owner's same call
+must succeed. What there is comes from the server's own listings; the tables here only say what is a reference.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import pytest
+
+from mcp_agents.kernel.tasks import together
+from tests.hostile.wire import ERAS, Answer, Era, Wire
+from tests.tenancy.world import TWIN, Tenant, World, fresh, world
+
+pytestmark = pytest.mark.anyio
+
+NEEDED = 0.95
+
+
+# What there is to refer to.
+
+
+def another_id(real: str) -> str:
+    """An id of the same form and the same moment that was never minted."""
+    return real[:-11] + "".join(secrets.choice("0123456789abcdefghijklmnopqrstuv") for _ in range(11))
+
+
+def another_name(real: str) -> str:
+    """A name as long as the real one that was never used."""
+    kind, _, rest = real.partition("-")
+    _, slash, tool = rest.partition("/")
+    return fresh(kind) + slash + tool
+
+
+async def the_agent_id(owner: Tenant) -> str:
+    return str((await owner.agent())["id"])
+
+
+async def the_agent_name(owner: Tenant) -> str:
+    return str((await owner.agent())["name"])
+
+
+async def the_agent(owner: Tenant, value: str) -> Any:
+    return (await owner.wire.call("agent_get", {"agent": value})).value
+
+
+async def the_run(owner: Tenant, value: str) -> Any:
+    run = (await owner.wire.call("execution_get", {"execution_id": value})).value
+    return {key: part for key, part in run.items() if key != "timings"}
+
+
+async def the_server(owner: Tenant, value: str) -> Any:
+    return (await owner.wire.call("tool_server_get", {"name": value.partition("/")[0]})).value
+
+
+async def the_keyed_run(owner: Tenant, value: str) -> Any:
+    return (await owner.wire.call("execution_list", {})).value
+
+
+async def the_key(owner: Tenant) -> str:
+    key = fresh("key")
+    await owner.finished(idempotency_key=key, prompt="say done")
+    return key
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to name one kind of thing: how to own one, how to name one that never was, how its owner sees it."""
+
+    make: Callable[[Tenant], Awaitable[str]]
+    ghost: Callable[[str], str]
+    look: Callable[[Tenant, str], Awaitable[Any]]
+
+
+async def _bound(owner: Tenant, tool: str) -> str:
+    return f"{await owner.server()}/{tool}"
+
+
+FORMS = {
+    "agent by id": Form(the_agent_id, another_id, the_agent),
+    "agent by name": Form(the_agent_name, another_name, the_agent),
+    "finished run": Form(Tenant.finished, another_id, the_run),
+    "run under way": Form(Tenant.running, another_id, the_run),
+    "tool server": Form(Tenant.server, another_name, the_server),
+    "one tool": Form(lambda owner: _bound(owner, "echo"), another_name, the_server),
+    "every tool": Form(lambda owner: _bound(owner, "*"), another_name, the_server),
+    "agent as cursor": Form(the_agent_id, another_id, the_agent),
+    "run as cursor": Form(Tenant.finished, another_id, the_run),
+    "taken agent name": Form(the_agent_name, another_name, the_agent),
+    "taken server name": Form(Tenant.server, another_name, the_server),
+    "used key": Form(the_key, another_name, the_keyed_run),
+}
+KINDS = {
+    "agent": ("agent by id", "agent by name"),
+    "run": ("finished run",),
+    "live run": ("run under way",),
+    "server": ("tool server",),
+    "binding": ("one tool", "every tool"),
+    "agent cursor": ("agent as cursor",),
+    "run cursor": ("run as cursor",),
+    "new agent": ("taken agent name",),
+    "new server": ("taken server name",),
+    "key": ("used key",),
+}
+CLAIMS = {"taken agent name", "taken server name", "used key"}
+"""What a stranger may use as well: each tenant has its own, so that the stranger's call succeeds."""
+
+
+# Which arguments are references, and what else a call needs.
+
+Others = Callable[[Tenant], Awaitable[dict[str, Any]]]
+
+
+async def nothing_else(_: Tenant) -> dict[str, Any]:
+    return {}
+
+
+def always(**more: Any) -> Others:
+    async def others(_: Tenant) -> dict[str, Any]:
+        return more
+
+    return others
+
+
+async def a_new_agent(_: Tenant) -> dict[str, Any]:
+    return {"name": fresh("agent")}
+
+
+async def a_change(me: Tenant) -> dict[str, Any]:
+    return {"agent": await me.spare(), "description": "changed"}
+
+
+async def an_order(me: Tenant) -> dict[str, Any]:
+    return {"agent": await me.twin(), "prompt": "say done"}
+
+
+async def a_new_server(me: Tenant) -> dict[str, Any]:
+    return {"name": fresh("server"), "transport": "http", "url": me.upstream.url}
+
+
+TOOLS: dict[str, tuple[dict[str, str], Others]] = {
+    "agent_create": ({"name": "new agent", "tools": "binding"}, a_new_agent),
+    "agent_get": ({"agent": "agent"}, nothing_else),
+    "agent_list": ({"cursor": "agent cursor"}, nothing_else),
+    "agent_update": ({"agent": "agent", "name": "new agent", "tools": "binding"}, a_change),
+    "agent_set_active": ({"agent": "agent"}, always(active=False)),
+    "agent_delete": ({"agent": "agent"}, nothing_else),
+    "agent_execute": ({"agent": "agent", "idempotency_key": "key"}, an_order),
+    "agent_submit": ({"agent": "agent", "idempotency_key": "key"}, an_order),
+    "execution_get": ({"execution_id": "run"}, nothing_else),
+    "execution_wait": ({"execution_id": "run"}, nothing_else),
+    "execution_list": ({"agent": "agent", "cursor": "run cursor"}, nothing_else),
+    "execution_events": ({"execution_id": "run"}, nothing_else),
+    "execution_cancel": ({"execution_id": "live run"}, nothing_else),
+    "tool_server_add": ({"name": "new server"}, a_new_server),
+    "tool_server_get": ({"name": "server"}, nothing_else),
+    "tool_server_list": ({}, nothing_else),
+    "tool_server_refresh": ({"name": "server"}, nothing_else),
+    "tool_server_remove": ({"name": "server"}, nothing_else),
+    "tool_list": ({"server": "server"}, nothing_else),
+}
+TEMPLATES = {
+    "cb://agents/{id}": {"id": "agent"},
+    "cb://executions/{id}": {"id": "run"},
+    "cb://executions/{id}/events": {"id": "run"},
+    "cb://executions/{id}/transcript": {"id": "run"},
+}
+PROMPTS: dict[str, dict[str, str]] = {"debug_execution": {"execution_id": "run"}, "design_agent": {}}
+PATHS = {"/mcp/agent/{agent} tools/list": {"agent": "agent"}, "/mcp/agent/{agent} tools/call": {"agent": "agent"}}
+DATA = frozenset(
+    {
+        # texts, labels and settings that name nothing of a tenant
+        "args", "auth.scope", "auth.token", "auth.client_id", "auth.client_secret", "auth.issuer", "auth.type",
+        "capabilities", "capability", "command", "context", "description", "env", "exposes", "goal", "metadata",
+        "overrides.virtual_model", "prompt", "q", "reason", "status", "system_prompt", "tag", "tags", "transport",
+        "url", "virtual_model",
+        # counts within one run, which is named by another argument
+        "execution_events.cursor",
+    }
+)  # fmt: skip
+"""Arguments that are no references, by name or as `tool.name`."""
+NUMBERS = ("integer", "number", "boolean", "null")
+
+
+def arguments_of(schema: dict[str, Any], root: dict[str, Any] | None = None, path: str = "") -> Iterator[str]:
+    """The dotted names of all arguments that can hold an id: texts, anything at all, and cursors of any type."""
+    root = root or schema
+    for name, part in schema.get("properties", {}).items():
+        yield from _can_hold_ids(part, root, f"{path}{name}")
+
+
+def _can_hold_ids(part: dict[str, Any], root: dict[str, Any], path: str) -> Iterator[str]:
+    while "$ref" in part:
+        part = root["$defs"][part["$ref"].rpartition("/")[2]]
+    choices = part.get("anyOf", [])
+    if choices:
+        yield from dict.fromkeys(name for each in choices for name in _can_hold_ids(each, root, path))
+    elif "properties" in part:
+        yield from arguments_of(part, root, f"{path}.")
+    elif part.get("type") == "array":
+        yield from _can_hold_ids(part["items"], root, path)
+    elif part.get("type") not in NUMBERS or re.search(r"cursor|(^|_)id$", path):
+        yield path
+
+
+def unclassified(tool: str, schema: dict[str, Any], tables: dict[str, tuple[dict[str, str], Others]]) -> list[str]:
+    """The arguments of a tool that nobody has said to be a reference or data."""
+    references = tables[tool][0] if tool in tables else {}
+    known = set(references) | DATA | {name.removeprefix(f"{tool}.") for name in DATA if name.startswith(f"{tool}.")}
+    return [f"{tool}.{name}" for name in arguments_of(schema) if name not in known]
+
+
+# The rows and their outcomes.
+
+
+@dataclass(frozen=True)
+class Row:
+    """One id argument in one form, at one place."""
+
+    place: str
+    target: str
+    argument: str
+    form: str
+    era: Era
+
+    def __str__(self) -> str:
+        return f"{self.place} {self.target} {self.argument} {self.form} {self.era}"
+
+
+def rows(place: str, table: dict[str, dict[str, str]]) -> Iterator[Row]:
+    """Every reference of a table, in every form and era."""
+    for target, references in table.items():
+        for argument, kind in references.items():
+            yield from (Row(place, target, argument, form, era) for form in KINDS[kind] for era in ERAS)
+
+
+COMPLETED = {**TEMPLATES, **{name: references for name, references in PROMPTS.items() if references}}
+ROWS = [
+    *rows("tool", {name: references for name, (references, _) in TOOLS.items()}),
+    *rows("resource", TEMPLATES),
+    *rows("prompt", PROMPTS),
+    *rows("completion", COMPLETED),
+    *rows("path", PATHS),
+]
+STRICT = [row for row in ROWS if row.form not in CLAIMS]
+
+
+@dataclass
+class Outcome:
+    """The answers of a row, and how the owner saw the thing before and after the stranger's calls."""
+
+    owner: Tenant
+    stranger: Tenant
+    value: str
+    ghost: str
+    own: Answer
+    foreign: Answer
+    never: Answer
+    before: Any
+    after: Any
+
+
+@dataclass
+class Matrix:
+    """What all rows came to."""
+
+    world: World
+    outcomes: dict[Row, Outcome] = field(default_factory=dict)
+    failures: dict[Row, Exception] = field(default_factory=dict)
+
+    def __getitem__(self, row: Row) -> Outcome:
+        if row in self.failures:
+            raise self.failures[row]
+        return self.outcomes[row]
+
+    async def play(self, row: Row) -> None:
+        """Plays one row with two new tenants."""
+        owner, stranger = await self.world.tenant(), await self.world.tenant()
+        form = FORMS[row.form]
+        await stranger.finished()  # whoever asks has things of its own, which a listing may show
+        value = await form.make(owner)
+        tool_name = (await the_agent(owner, value))["name"] if row.place == "path" else ""
+        ghost = form.ghost(value)
+        before = await form.look(owner, value)
+        foreign = await ask(row, stranger, value, tool_name)
+        never = await ask(row, stranger, ghost, tool_name)
+        after = await form.look(owner, value)
+        own = await ask(row, owner, value, tool_name)
+        self.outcomes[row] = Outcome(owner, stranger, value, ghost, own, foreign, never, before, after)
+
+
+async def ask(row: Row, me: Tenant, value: str, tool_name: str = "") -> Answer:
+    """One tenant's call of a row with one value."""
+    match row.place:
+        case "tool":
+            references, others = TOOLS[row.target]
+            given = [value] if references[row.argument] == "binding" else value
+            arguments = {**await others(me), row.argument: given}
+            return await me.wire.call(row.target, arguments, era=row.era)
+        case "resource":
+            return await me.wire.read(row.target.replace("{id}", value), row.era)
+        case "prompt":
+            params = {"name": row.target, "arguments": {row.argument: value}}
+            return await me.wire.ask("prompts/get", params, era=row.era)
+        case "completion":
+            return await complete(me.wire, row.target, row.argument, value, row.era)
+        case _:
+            path, method = row.target.replace("{agent}", value).split()
+            params = {"name": tool_name, "arguments": {"prompt": "say done"}} if method == "tools/call" else {}
+            return await me.wire.ask(method, params, era=row.era, path=path)
+
+
+async def complete(wire: Wire, target: str, argument: str, typed: str, era: Era = "modern") -> Answer:
+    """Asks for completions of an argument of a template or a prompt."""
+    template = {"type": "ref/resource", "uri": target}
+    ref = template if "://" in target else {"type": "ref/prompt", "name": target}
+    return await wire.ask("completion/complete", {"ref": ref, "argument": {"name": argument, "value": typed}}, era=era)
+
+
+@pytest.fixture(scope="module")
+async def matrix(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Matrix]:
+    """Every row, played; rows share a house and nothing else."""
+    async with world(tmp_path_factory.mktemp("tenants")) as opened:
+        played = Matrix(opened)
+        limit = anyio.CapacityLimiter(16)
+
+        async def one(row: Row) -> None:
+            async with limit:
+                try:
+                    with anyio.fail_after(60):
+                        await played.play(row)
+                except Exception as error:  # noqa: BLE001  # told by the row's own tests
+                    played.failures[row] = error
+
+        async with together() as playing:
+            for row in ROWS:
+                playing.start_soon(one, row)
+        yield played
+
+
+@pytest.fixture
+def strangers(matrix: Matrix) -> World:
+    """The house of the matrix, for tests that bring tenants of their own."""
+    return matrix.world
+
+
+# What must be true of every row.
+
+
+@pytest.mark.parametrize("row", STRICT, ids=str)
+async def test_a_foreign_thing_reads_like_one_that_never_existed(matrix: Matrix, row: Row) -> None:
+    """Byte for byte, the id itself blotted out; and nothing of the owner is in it."""
+    outcome = matrix[row]
+    assert outcome.foreign.without(outcome.value) == outcome.never.without(outcome.ghost)
+    said = outcome.foreign.without(outcome.value).body.decode()
+    assert not [mark for mark in (outcome.owner.name, *outcome.owner.owned) if mark in said]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+async def test_a_foreign_call_changes_nothing(matrix: Matrix, row: Row) -> None:
+    """The owner sees the thing as before, however destructive the stranger's call was."""
+    outcome = matrix[row]
+    assert outcome.after == outcome.before
+
+
+@pytest.mark.parametrize("row", STRICT, ids=str)
+async def test_the_owners_same_call_succeeds(matrix: Matrix, row: Row) -> None:
+    """So the stranger was refused as a stranger and not for a slip of the test."""
+    outcome = matrix[row]
+    assert outcome.own.good, outcome.own
+    if row.place == "completion":
+        assert outcome.own.result["completion"]["values"] == [outcome.value]
+        assert outcome.foreign.result["completion"]["values"] == []
+    elif "cursor" not in row.form:
+        assert not outcome.foreign.good
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if "cursor" in row.form], ids=str)
+async def test_a_foreign_cursor_pages_through_ones_own_things(matrix: Matrix, row: Row) -> None:
+    """A cursor is a place in one's own list, wherever it was found."""
+    outcome = matrix[row]
+    own_list = json.dumps((await outcome.stranger.wire.call(row.target, {})).value)
+    shown = re.findall(r"(?:ag|ex)_[0-9a-v]{26}", json.dumps(outcome.foreign.value))
+    assert set(shown) <= set(re.findall(r"(?:ag|ex)_[0-9a-v]{26}", own_list))
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.form.startswith("taken")], ids=str)
+async def test_a_name_taken_elsewhere_is_free_here(matrix: Matrix, row: Row) -> None:
+    """Two tenants use the same name; the owner, who has it already, is told so."""
+    outcome = matrix[row]
+    assert outcome.foreign.value["name"] == outcome.value
+    assert outcome.never.value["name"] == outcome.ghost
+    assert set(outcome.foreign.value) == set(outcome.never.value)
+    assert outcome.own.error["kind"] == "Conflict"
+    assert not [mark for mark in (outcome.owner.name, *outcome.owner.owned - {outcome.value}) if mark in said(outcome)]
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.form == "used key"], ids=str)
+async def test_an_idempotency_key_of_another_tenant_joins_nothing(matrix: Matrix, row: Row) -> None:
+    """The stranger gets a run of its own, as under a new key; the owner joins the run it started."""
+    outcome = matrix[row]
+    assert outcome.own.value["execution_id"] in outcome.owner.owned
+    assert outcome.foreign.value["execution_id"] not in outcome.owner.owned
+    assert outcome.foreign.value["agent_id"] == await outcome.stranger.twin()
+    assert set(outcome.foreign.value) == set(outcome.never.value)
+    assert not [mark for mark in (outcome.owner.name, *outcome.owner.owned) if mark in said(outcome)]
+
+
+def said(outcome: Outcome) -> str:
+    """What the stranger was told, as text."""
+    return outcome.foreign.body.decode()
+
+
+# That the rows are all there are.
+
+
+async def test_nearly_every_id_argument_is_exercised(
+    matrix: Matrix, record_property: Callable[[str, object], None]
+) -> None:
+    """Counted over the server's own listings: at least 95 % were played; a new reference cannot slip by."""
+    wire = (await matrix.world.tenant()).wire
+    expected: set[Row] = set()
+    unknown: list[str] = []
+    for tool in await wire.listed("tools/list", "tools"):
+        unknown += unclassified(tool["name"], tool["inputSchema"], TOOLS)
+        known = set(arguments_of(tool["inputSchema"]))
+        references = TOOLS.get(tool["name"], ({}, nothing_else))[0]
+        expected |= set(rows("tool", {tool["name"]: {name: references[name] for name in references if name in known}}))
+    for template in await wire.listed("resources/templates/list", "resourceTemplates"):
+        uri = template["uriTemplate"]
+        unknown += [f"{uri} {name}" for name in re.findall(r"\{(\w+)\}", uri) if name not in TEMPLATES.get(uri, {})]
+        expected |= set(rows("resource", {uri: TEMPLATES.get(uri, {})}))
+    for prompt in await wire.listed("prompts/list", "prompts"):
+        references = PROMPTS.get(prompt["name"], {})
+        names = [argument["name"] for argument in prompt.get("arguments", [])]
+        unknown += [f"{prompt['name']} {name}" for name in names if name not in references and name not in DATA]
+        expected |= set(rows("prompt", {prompt["name"]: references}))
+    expected |= set(rows("completion", COMPLETED)) | set(rows("path", PATHS))
+    played = expected & set(matrix.outcomes)
+    record_property("id arguments exercised", f"{len(played)} of {len(expected)}")
+    assert not unknown, f"say in TOOLS, TEMPLATES, PROMPTS or DATA what these are: {unknown}"
+    assert len(played) >= NEEDED * len(expected), sorted(map(str, expected - played))
+
+
+async def test_both_eras_list_the_same_things(strangers: World) -> None:
+    """What is enumerated in one era is what the other offers too."""
+    wire = (await strangers.tenant()).wire
+    for method, key, name in (
+        ("tools/list", "tools", "name"),
+        ("resources/templates/list", "resourceTemplates", "uriTemplate"),
+        ("prompts/list", "prompts", "name"),
+    ):
+        modern, legacy = [{each[name] for each in await wire.listed(method, key, era=era)} for era in ERAS]
+        assert modern == legacy
+        assert modern
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"session_id": {"type": "string"}}},
+        {"properties": {"many": {"type": "array", "items": {"type": "string"}}}},
+        {"properties": {"seq_id": {"type": "integer"}}},
+        {"properties": {"anything": {}}},
+        {"properties": {"deep": {"$ref": "#/$defs/D"}}, "$defs": {"D": {"properties": {"run": {"type": "string"}}}}},
+        {"properties": {"either": {"anyOf": [{"type": "string"}, {"type": "null"}]}}},
+    ],
+    ids=lambda schema: next(iter(schema["properties"])),
+)
+def test_a_new_argument_must_be_classified(schema: dict[str, Any]) -> None:
+    """An argument that nobody knows is found, wherever in the schema it is."""
+    assert unclassified("new_tool", schema, TOOLS)
+
+
+# Variants of an id, listings, subscriptions, and the tenant itself.
+
+VARIANTS: dict[str, Callable[[str, str], str]] = {
+    "upper case": lambda value, _: value.upper(),
+    "space before": lambda value, _: f" {value}",
+    "space behind": lambda value, _: f"{value} ",
+    "newline behind": lambda value, _: f"{value}\n",
+    "null behind": lambda value, _: f"{value}\0",
+    "full width": lambda value, _: "".join(chr(ord(letter) + 0xFEE0) for letter in value),
+    "soft hyphen": lambda value, _: f"{value[:4]}\u00ad{value[4:]}",
+    "tenant dot": lambda value, tenant: f"{tenant}.{value}",
+    "tenant slash": lambda value, tenant: f"{tenant}/{value}",
+    "path up": lambda value, tenant: f"../{tenant}/{value}",
+    "wildcard": lambda value, _: f"{value[:-1]}*",
+    "the rest": lambda value, _: ">",
+    "every key": lambda value, _: "*",
+    "escaped": lambda value, _: "".join(f"%{ord(letter):02x}" for letter in value),
+    "empty": lambda value, _: "",
+}
+POINTED = [row for row in STRICT if "cursor" not in row.form and row.place != "path" and row.era == "modern"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+async def test_no_variant_of_a_foreign_id_reaches_it(strangers: World, variant: str) -> None:
+    """Nor does it meet a defect: whatever the spelling, it is refused as an id that never existed or is none."""
+    owner, stranger = await strangers.tenant(), await strangers.tenant()
+    await stranger.twin()
+    await stranger.spare()
+    values = {form: await FORMS[form].make(owner) for form in sorted({row.form for row in POINTED} - {"run under way"})}
+    wrong: list[str] = []
+
+    async def one(row: Row) -> None:
+        value = VARIANTS[variant](values[row.form], owner.name)
+        try:
+            answer = await ask(row, stranger, value)
+            text = answer.body.decode()
+            shown = [mark for mark in {owner.name, *owner.owned} if mark in text.replace(json.dumps(value)[1:-1], "")]
+            reached = answer.good and row.place != "completion" and (row.target, variant) not in ALLOWED
+            if shown or reached or answer.status >= 500 or '"INTERNAL"' in text or "-32603" in text:
+                wrong.append(f"{row}: {answer.status} {text[:300]}")
+        except UnicodeError:
+            wrong.append(f"{row}: unreadable")
+
+    async with together() as asking:
+        for row in POINTED:
+            if row.form in values:
+                asking.start_soon(one, row)
+    assert not wrong, "\n".join(wrong)
+
+
+ALLOWED = {("execution_list", "empty"), ("tool_list", "empty")}
+"""Where an empty text is no reference but the absence of a filter."""
+
+
+async def test_listings_and_completions_show_only_ones_own(strangers: World) -> None:
+    """Every tool that needs no argument, every resource listed, every completion of nothing typed: no foreign mark."""
+    owner, stranger = await strangers.tenant(), await strangers.tenant()
+    for each in (owner, stranger):
+        await each.finished()
+        await each.server()
+    for era in ERAS:
+        mine, theirs = await everything(owner, era), await everything(stranger, era)
+        assert owner.name in mine
+        assert all(mark in mine for mark in owner.owned)
+        assert not [mark for mark in (owner.name, *owner.owned) if mark in theirs]
+
+
+async def everything(me: Tenant, era: Era) -> str:
+    """All that can be seen without naming anything."""
+    wire = me.wire
+    tools = await wire.listed("tools/list", "tools", era=era)
+    bare = [tool["name"] for tool in tools if not tool["inputSchema"].get("required")]
+    texts = [json.dumps((await wire.call(name, {}, era=era)).value) for name in bare]
+    for method, key in (
+        ("resources/list", "resources"),
+        ("resources/templates/list", "resourceTemplates"),
+        ("prompts/list", "prompts"),
+    ):
+        listed = await wire.listed(method, key, era=era)
+        texts.append(json.dumps(listed))
+        if key == "resources":
+            texts += [(await wire.read(resource["uri"], era)).body.decode() for resource in listed]
+    for target, references in COMPLETED.items():
+        for argument in references:
+            texts.append(json.dumps((await complete(wire, target, argument, "", era)).result))
+    return "\n".join(texts)
+
+
+@pytest.mark.parametrize("filter_name", ["capability", "tag", "q"])
+async def test_a_filter_finds_nothing_foreign(strangers: World, filter_name: str) -> None:
+    """The owner finds its agent by it, the stranger nothing, as with a word that nobody uses."""
+    owner, stranger = await strangers.tenant(), await strangers.tenant()
+    agent = await owner.agent()
+    found = (await owner.wire.call("agent_list", {filter_name: owner.name})).value
+    assert [each["id"] for each in found["agents"]] == [agent["id"]]
+    foreign = await stranger.wire.call("agent_list", {filter_name: owner.name})
+    never = await stranger.wire.call("agent_list", {filter_name: fresh("nobody")})
+    assert foreign == never
+    assert foreign.value == {"agents": [], "next_cursor": ""}
+
+
+async def test_a_page_cursor_of_another_tenant_is_a_place_in_ones_own_list(strangers: World) -> None:
+    """The protocol's cursor, taken from a long list and used on a short one, shows nothing."""
+    owner, stranger = await strangers.tenant(), await strangers.tenant()
+    async with together() as making:
+        for _ in range(101):
+            making.start_soon(owner.agent)
+    await stranger.agent()
+    cursor = (await owner.wire.ask("resources/list")).result["nextCursor"]
+    for era in ERAS:
+        rest = (await owner.wire.ask("resources/list", {"cursor": cursor}, era=era)).result["resources"]
+        assert rest
+        assert (await stranger.wire.ask("resources/list", {"cursor": cursor}, era=era)).result["resources"] == []
+
+
+async def test_two_tenants_have_things_of_the_same_name_without_meeting(strangers: World) -> None:
+    """Same agent, same tool server: each runs its own, and what one deletes the other keeps."""
+    first, second = await strangers.tenant(), await strangers.tenant()
+    server = fresh("server")
+    for me in (first, second):
+        await me.server(server)
+        await me.agent(TWIN, tools=[f"{server}/echo"], system_prompt="")
+    for me in (first, second):
+        prompt = f'call {server}__echo with {{"text": "hello {me.name}"}}'
+        run = (await me.wire.call("agent_execute", {"agent": TWIN, "prompt": prompt})).value
+        assert run["text"] == f"The result is: hello {me.name}"
+        path = await me.wire.call(TWIN, {"prompt": f"say {me.name}"}, path=f"/mcp/agent/{TWIN}")
+        assert path.value["text"] == me.name
+    assert (await second.wire.call("agent_delete", {"agent": TWIN})).good
+    assert (await second.wire.call("tool_server_remove", {"name": server})).good
+    assert (await first.wire.call("agent_get", {"agent": TWIN})).value["metadata"] == {"owner": first.name}
+    prompt = f'call {server}__echo with {{"text": "still here"}}'
+    run = (await first.wire.call("agent_execute", {"agent": TWIN, "prompt": prompt})).value
+    assert run["text"] == "The result is: still here"
+
+
+async def test_an_effect_id_of_another_tenant_joins_nothing(strangers: World) -> None:
+    """The key that agents use when they call each other is as much a tenant's own as any."""
+    first, second = await strangers.tenant(), await strangers.tenant()
+    meta = {"io.github.mcp-agents/effect_id": "eff_" + "0" * 26}
+    runs = []
+    for me in (first, first, second):
+        await me.twin()
+        answer = await me.wire.call(TWIN, {"prompt": "say done"}, path=f"/mcp/agent/{TWIN}", meta=meta)
+        runs.append(answer.value["execution_id"])
+    assert runs[0] == runs[1]
+    assert runs[2] != runs[0]
+
+
+@pytest.mark.parametrize("argument", ["tenant_id", "tenant"])
+async def test_no_argument_switches_the_tenant(strangers: World, argument: str) -> None:
+    """Every tool refuses it and names the field."""
+    owner, stranger = await strangers.tenant(), await strangers.tenant()
+    await stranger.twin()
+    for tool in await stranger.wire.listed("tools/list", "tools"):
+        others = await TOOLS[tool["name"]][1](stranger)
+        for era in ERAS:
+            answer = await stranger.wire.call(tool["name"], {**others, argument: owner.name}, era=era)
+            assert answer.error["code"] == "ARGUMENTS_INVALID"
+            assert f"{argument}: Extra inputs are not permitted" in answer.error["message"]
+
+
+async def test_neither_metadata_nor_header_nor_query_switches_the_tenant(strangers: World) -> None:
+    """Only the token says whose things are shown."""
+    owner, stranger = await strangers.tenant(), await strangers.tenant()
+    await owner.twin()
+    plain = await stranger.wire.call("agent_list", {})
+    names = ("tenant", "tenant_id", "io.github.mcp-agents/tenant")
+    meta = await stranger.wire.call("agent_list", {}, meta=dict.fromkeys(names, owner.name))
+    headers = {"X-Tenant": owner.name, "X-Tenant-Id": owner.name, "Tenant": owner.name}
+    header = await stranger.wire.call("agent_list", {}, headers=headers)
+    query = await stranger.wire.call("agent_list", {}, path=f"/mcp/all?tenant={owner.name}&tenant_id={owner.name}")
+    assert plain.value["agents"] == []
+    assert plain == meta == header == query
+
+
+async def test_a_session_of_another_tenant_reads_like_one_that_never_existed(strangers: World) -> None:
+    """The previous era's session id is no credential."""
+    owner, stranger = await strangers.tenant(), await strangers.tenant()
+    session = (await owner.wire.initialize()).session
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}).encode()
+    never = secrets.token_hex(16)
+    assert len(never) == len(session)
+    for method in ("POST", "GET", "DELETE"):
+        content = body if method == "POST" else b""
+        foreign = await stranger.wire.send(content, {"Mcp-Session-Id": session}, method=method)
+        assert foreign == await stranger.wire.send(content, {"Mcp-Session-Id": never}, method=method)
+        assert foreign.status == 404
+    assert (await owner.wire.send(body, {"Mcp-Session-Id": session})).status == 200
+
+
+@pytest.mark.parametrize(
+    ("era", "method"),
+    [("modern", "subscriptions/listen"), ("legacy", "resources/subscribe"), ("legacy", "resources/unsubscribe")],
+)
+async def test_nothing_can_be_subscribed_to(strangers: World, era: Era, method: str) -> None:
+    """Not served yet: the same refusal for one's own, a foreign and a non-existent resource."""
+    owner, stranger = await strangers.tenant(), await strangers.tenant()
+    agent, run = await the_agent_id(owner), await owner.finished()
+    for uri in (f"cb://agents/{agent}", f"cb://executions/{run}", f"cb://executions/{run}/events"):
+        ghost = uri.replace(agent, another_id(agent)).replace(run, another_id(run))
+        asked = [(owner, uri), (stranger, uri), (stranger, ghost)]
+        answers = [await subscribe(me.wire, era, method, place) for me, place in asked]
+        assert answers[0] == answers[1] == answers[2]
+        assert answers[0].error["code"] == -32601
+
+
+async def subscribe(wire: Wire, era: Era, method: str, uri: str) -> Answer:
+    """Asks to be told of changes."""
+    params = {"notifications": {"resourceSubscriptions": [uri]}} if era == "modern" else {"uri": uri}
+    return await wire.ask(method, params, era=era)
+
+
+async def test_subscriptions_are_not_advertised(strangers: World) -> None:
+    """Neither era's capabilities promise what is not served."""
+    wire = (await strangers.tenant()).wire
+    for capabilities in (
+        (await wire.ask("server/discover")).result["capabilities"],
+        (await wire.initialize()).result["capabilities"],
+    ):
+        assert not capabilities["resources"].get("subscribe")
+        assert not any(part.get("listChanged") for part in capabilities.values())

@@ -1,0 +1,143 @@
+"""Two tenants of one served house and what they own, made for one comparison and never shared."""
+
+import itertools
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+from mcp.server.mcpserver import MCPServer
+
+from tests.hostile.wire import Wire, browserless
+from tests.support.served import Served, served
+from tests.support.tool_servers.served import mcp_app
+from tests.support.tool_servers.served import served as upstream_served
+
+TWIN = "twin"
+"""An agent's name that every tenant gives one of its own."""
+
+
+def fresh(kind: str) -> str:
+    """A name that was never used."""
+    return f"{kind}-{secrets.token_hex(6)}"
+
+
+@dataclass
+class Upstream:
+    """A real tool server: one tool that echoes, one that is entered and never left."""
+
+    url: str = ""
+    entered: dict[str, anyio.Event] = field(default_factory=dict)
+
+    def server(self) -> MCPServer:
+        """The tools."""
+        made = MCPServer("upstream", log_level="ERROR")
+
+        def echo(text: str) -> str:
+            """Says it again."""
+            return text
+
+        async def stay(mark: str) -> str:
+            """Never answers."""
+            self.entered[mark].set()
+            await anyio.sleep_forever()
+            return ""
+
+        made.add_tool(echo)
+        made.add_tool(stay)
+        return made
+
+
+class Tenant:
+    """A tenant with every right; all it writes holds its name, which is the canary."""
+
+    def __init__(self, name: str, wire: Wire, upstream: Upstream) -> None:
+        self.name, self.wire, self.upstream = name, wire, upstream
+        self.owned: set[str] = set()
+        self._once: dict[str, str] = {}
+
+    async def agent(self, name: str = "", **more: Any) -> dict[str, Any]:
+        """A new agent whose texts hold the canary."""
+        draft = {
+            "name": name or fresh("agent"),
+            "description": f"for {self.name}",
+            "system_prompt": f"say I serve {self.name}",
+            "capabilities": [self.name],
+            "tags": [self.name],
+            "metadata": {"owner": self.name},
+            **more,
+        }
+        made = (await self.wire.call("agent_create", draft)).value
+        self.owned |= {made["id"], made["name"]} - {TWIN}
+        return made
+
+    async def twin(self) -> str:
+        """The id of this tenant's agent named `twin`."""
+        if TWIN not in self._once:
+            self._once[TWIN] = (await self.agent(TWIN))["id"]
+        return self._once[TWIN]
+
+    async def spare(self) -> str:
+        """The id of an agent that is here to be changed."""
+        if "spare" not in self._once:
+            self._once["spare"] = (await self.agent())["id"]
+        return self._once["spare"]
+
+    async def finished(self, **more: Any) -> str:
+        """The id of a run that is over."""
+        order = {"agent": await self.twin(), "prompt": f"say done for {self.name}", **more}
+        run = (await self.wire.call("agent_execute", order)).value
+        assert run["status"] == "completed", run
+        self.owned.add(run["execution_id"])
+        return str(run["execution_id"])
+
+    async def running(self) -> str:
+        """The id of a run that is inside a tool which never answers."""
+        server, mark = await self.server(), fresh("mark")
+        agent = await self.agent(tools=[f"{server}/stay"])
+        entered = self.upstream.entered[mark] = anyio.Event()
+        prompt = f'call {server}__stay with {{"mark": "{mark}"}}'
+        run = (await self.wire.call("agent_submit", {"agent": agent["id"], "prompt": prompt})).value
+        with anyio.fail_after(20):
+            await entered.wait()
+        self.owned.add(run["execution_id"])
+        return str(run["execution_id"])
+
+    async def server(self, name: str = "") -> str:
+        """The name of a new tool server."""
+        spec = {"name": name or fresh("server"), "transport": "http", "url": self.upstream.url}
+        made = (await self.wire.call("tool_server_add", spec)).value
+        self.owned.add(made["name"])
+        return str(made["name"])
+
+
+@dataclass
+class World:
+    """A served house and its tenants."""
+
+    served: Served
+    http: httpx2.AsyncClient
+    upstream: Upstream
+    _numbers: Any = field(default_factory=itertools.count)
+
+    async def tenant(self) -> Tenant:
+        """A new tenant that owns nothing yet."""
+        name = f"t{next(self._numbers)}-{secrets.token_hex(6)}"
+        auth = self.served.house.auth
+        await auth.tenants.create(name)
+        token = (await auth.tokens.issue_direct(name)).access_token
+        return Tenant(name, Wire(self.http, self.served.url, token), self.upstream)
+
+
+@asynccontextmanager
+async def world(folder: Path) -> AsyncIterator[World]:
+    """Everything open."""
+    upstream = Upstream()
+    async with upstream_served(mcp_app(upstream.server())) as port:
+        upstream.url = f"http://127.0.0.1:{port}/mcp"
+        async with served(folder) as house, browserless() as http:
+            yield World(house, http, upstream)
