@@ -17,7 +17,7 @@ from mcp_agents.kernel.errors import Invalid, NotFound
 from mcp_agents.kernel.scopes import PLATFORM_ADMIN, ROLES, TENANT_SCOPES, of_roles
 from mcp_agents.kernel.tenancy import PlatformSpace
 from mcp_agents_auth.changes import change
-from mcp_agents_auth.handles import digest, is_client_id, new_handle, same
+from mcp_agents_auth.handles import digest, new_handle, same
 from mcp_agents_auth.redirects import check_redirect_uri, matches
 
 GrantType = Literal["authorization_code", "refresh_token", "client_credentials"]
@@ -112,7 +112,7 @@ class Clients:
 
     async def find(self, client_id: str) -> Client | None:
         """The client, revoked or not; None when there is none."""
-        found = await self._records.get(client_id) if is_client_id(client_id) else None
+        found = await self._records.get(client_id) if ids.is_id(client_id, "cl") else None
         return found.value if found else None
 
     async def get(self, tenant: str, client_id: str) -> Client:

@@ -1,7 +1,7 @@
 """Opaque handles: what is given out once, and the digest that is stored in its place.
 
 Codes, refresh tokens, sign-in links, browser sessions and client secrets are all such handles. Nothing that
-opens a door is readable in the store. Below it only the kernel's ids.
+opens a door is readable in the store. Below it only the standard library.
 """
 
 import base64
@@ -10,8 +10,6 @@ import hmac
 import re
 import secrets
 from typing import Final
-
-from mcp_agents.kernel import ids
 
 HANDLE_BYTES: Final = 32
 
@@ -41,16 +39,6 @@ def challenge_of(verifier: str) -> str:
 def bound_token(secret: str, purpose: str) -> str:
     """What only the holder of `secret` can show for `purpose`; used against request forgery."""
     return hmac.new(secret.encode(), purpose.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
-
-
-def is_client_id(text: str) -> bool:
-    """Whether a text from outside has the form of a client id, to the last character."""
-    return text.isprintable() and ids.is_id(text, "cl")
-
-
-def is_user_id(text: str) -> bool:
-    """Whether a text from outside has the form of a user id, to the last character."""
-    return text.isprintable() and ids.is_id(text, "us")
 
 
 def is_sid(text: str) -> bool:

@@ -18,7 +18,7 @@ from mcp_agents.kernel.errors import Conflict, Denied, Exhausted, Invalid, NotFo
 from mcp_agents.kernel.scopes import ROLES
 from mcp_agents.kernel.tenancy import PlatformSpace
 from mcp_agents_auth.changes import change
-from mcp_agents_auth.handles import digest, is_user_id, new_handle
+from mcp_agents_auth.handles import digest, new_handle
 from mcp_agents_auth.passwords import Passwords
 
 TICKET_SECONDS: Final = 24 * 3600
@@ -100,7 +100,7 @@ class Users:
 
     async def get(self, user_id: str) -> User:
         """The user with this id. Raises `NotFound`."""
-        found = await self._users.get(user_id) if is_user_id(user_id) else None
+        found = await self._users.get(user_id) if ids.is_id(user_id, "us") else None
         if found is None:
             raise _unknown()
         return found.value
@@ -233,7 +233,7 @@ class Users:
                 return  # somebody is trying right now: their count stays
 
     async def _change(self, user_id: str, to: Callable[[User], User]) -> User:
-        changed = await change(self._users, user_id, to=to) if is_user_id(user_id) else None
+        changed = await change(self._users, user_id, to=to) if ids.is_id(user_id, "us") else None
         if changed is None:
             raise _unknown()
         return changed

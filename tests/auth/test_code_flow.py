@@ -116,6 +116,14 @@ async def test_a_code_is_too_old_after_sixty_seconds(desk: Desk) -> None:
     assert (await desk.redeem(client, old)).json()["error"] == "invalid_grant"
 
 
+async def test_a_code_nobody_was_given_is_an_invalid_grant(desk: Desk) -> None:
+    """Made-up codes and refresh tokens are refused like used ones."""
+    client = await desk.public_client()
+    for made_up in ("x", "A" * 43, "ü\n.*"):
+        assert (await desk.redeem(client, made_up)).json()["error"] == "invalid_grant"
+        assert (await desk.refresh(client, f"rt_{made_up}")).json()["error"] == "invalid_grant"
+
+
 async def test_a_code_is_no_good_to_another_client(desk: Desk) -> None:
     """Another client's attempt is refused, and burns the code for its owner."""
     client, other = await desk.public_client(), await desk.public_client()

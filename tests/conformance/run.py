@@ -1,34 +1,35 @@
 """The official conformance suite and the official Inspector against the real program: `make test-conformance`.
 
-`mcp-agents serve` runs as a process of its own on a scratch folder, people, clients and tokens come from its
-command line, and every request passes its OAuth: the suite, which cannot send a token, goes through `proxy`.
-Run are the scenarios that need no fixtures, for every revision that has them; those that need tools with
-prescribed names say nothing about this server and are left out. Exit code 1 when anything is unexpected;
-nothing is skipped silently. Not a pytest: what it needs from npm is `node`'s business.
+`mcp-agents serve` runs as a process of its own on a scratch folder; people, clients and tokens come from its
+command line, and every request passes its OAuth. The suite, which cannot send a token, goes through `proxy`.
+Run are the scenarios that need no fixtures, for every revision that has them; those that call tools with
+prescribed names say nothing about this server and are left out. Nothing is skipped silently: a scenario that
+the suite does not know, or that checks nothing, fails. Not a pytest, for it needs npm packages, which are
+`node`'s business. Exit code 1 when anything is unexpected.
 """
 
 import json
 import os
 import re
 import secrets
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import anyio
 import click
 import httpx2
-from anyio.abc import Process
-from anyio.streams.text import TextReceiveStream
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from mcp_agents.server.cli.remote import Credentials, connected
 from tests.conformance import node
@@ -56,88 +57,362 @@ SERVER_SCENARIOS: Final = (
 )
 AUTHORIZATION_SCENARIOS: Final = ("authorization-server-metadata-endpoint", "authorization-code-grant")
 EXPECTED: Final = node.HERE / "expected-failures.yml"
-AGENT: Final = "greeter"
+EXPECTED_WARNINGS: Final = {"authorization-server-metadata-cimd": "2025-11-25"}
+"""What the authorization server warns about, and since which revision: clients are registered, not described at a
+URL of their own (Client ID Metadata Documents, a SHOULD). The suite takes no expected-failures file there."""
 
 _PROGRAM: Final = Path(sys.executable).with_name("mcp-agents")
-_LISTED: Final = re.compile(r"^\s+- (?P<name>\S+) \[(?P<versions>[^\]]+)\]", re.MULTILINE)
+_LISTED: Final = re.compile(r"^\s+- (?P<name>\S+) \[(?P<revisions>[0-9,-]+)\]", re.MULTILINE)
 _SECONDS: Final = 120.0
+_AGENT: Final = "greeter"
 _EMAIL: Final = "ada@example.org"
+_REVISION: Final = "2026-07-28"
+_DISCOVER: Final = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "server/discover",
+    "params": {
+        "_meta": {
+            "io.modelcontextprotocol/protocolVersion": _REVISION,
+            "io.modelcontextprotocol/clientInfo": {"name": "control", "version": "1"},
+            "io.modelcontextprotocol/clientCapabilities": {},
+        }
+    },
+}
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table."""
+    """One line of the table. `good`: everything was as expected."""
 
     what: str
     revision: str = ""
-    passed: int = 0
-    failed: int = 0
-    warned: int = 0
-    skipped: int = 0
-    good: bool = True
-    notes: list[str] = field(default_factory=list)
+    statuses: Counter[str]
+    good: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """The last column."""
+        if not self.good:
+            return "UNEXPECTED"
+        return "as expected" if self.statuses["FAILURE"] or self.statuses["WARNING"] else "ok"
 
 
 @dataclass(frozen=True)
 class Site:
-    """The server under test, and where its command line finds it."""
+    """The server under test: where it is, and the scratch folder in which everything around it runs."""
 
     url: str
     folder: Path
 
-    def run(self, *arguments: str) -> str:
-        """What `mcp-agents …` printed. Raises when it failed."""
-        return _ended([str(_PROGRAM), *arguments], self.folder)
+    async def program(self, *arguments: str) -> str:
+        """What `mcp-agents …` printed, beside the running server. Raises `CalledProcessError`."""
+        with anyio.fail_after(_SECONDS):
+            done = await anyio.run_process(
+                [str(_PROGRAM), *arguments], cwd=self.folder, env=_settings(self.folder), stderr=sys.stderr
+            )
+        return done.stdout.decode().strip()
 
-    def node(self, script: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    async def node(self, script: Path, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
         """What a script of the npm packages did."""
-        return subprocess.run(
-            node.command(script, *arguments),
-            cwd=self.folder,
-            env=node.environment(self.folder),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-        )
+        with anyio.fail_after(_SECONDS):
+            return await anyio.run_process(
+                node.command(script, *arguments),
+                stdin=subprocess.DEVNULL,
+                cwd=self.folder,
+                env=node.environment(self.folder),
+                check=False,
+            )
+
+    def fresh(self) -> Path:
+        """An empty folder."""
+        return Path(tempfile.mkdtemp(dir=self.folder, prefix="out-"))
 
 
 @click.command()
-@click.option("--path", default="/mcp", show_default=True, help="The MCP path to test.")
-@click.option("--only", default="", help="Only scenarios whose name contains this.")
-@click.option("--verbose", is_flag=True, help="What the suite printed, for everything that is not good.")
-def main(path: str, only: str, verbose: bool) -> None:
+@click.option("--path", default="/mcp", show_default=True, help="The MCP path that the server scenarios test.")
+@click.option("--only", default="", help="Only what has this in its name.")
+def main(path: str, only: str) -> None:
     """Run the official conformance suite and Inspector against `mcp-agents serve`."""
     node.install()
     began = time.monotonic()
-    rows = anyio.run(_everything, path, only, verbose)
-    _print(rows)
+    rows = anyio.run(_everything, path, only)
     bad = sum(not row.good for row in rows)
-    click.echo(f"{time.monotonic() - began:.0f} s, {_versions()}")
+    _print(rows)
+    click.echo(f"\n{datetime.now(UTC):%Y-%m-%d}, {time.monotonic() - began:.0f} s, {_versions()}")
     click.echo(f"{len(rows) - bad} passed, {bad} failed")
     sys.exit(1 if bad or not rows else 0)
 
 
-async def _everything(path: str, only: str, verbose: bool) -> list[Row]:
+async def _everything(path: str, only: str) -> list[Row]:
     rows: list[Row] = []
+
+    def add(row: Row) -> None:
+        rows.append(row)
+        click.echo(f"{row.verdict:12} {row.what} {row.revision}", err=True)
+
     with tempfile.TemporaryDirectory(prefix="mcp-agents-conformance-") as scratch:
         async with _serving(Path(scratch)) as site:
-            token = await anyio.to_thread.run_sync(site.run, "token")
+            token = await site.program("token")
             async with connected(f"{site.url}/mcp/all", Credentials(token=token)) as remote:
-                await remote.call("agent_create", {"name": AGENT, "description": "Greets.", "virtual_model": "rule-based"})
+                agent = {"name": _AGENT, "description": "Greets.", "virtual_model": "rule-based"}
+                await remote.call("agent_create", agent)
             async with injecting(site.url, token) as proxy:
-                rows += await _controls(site, proxy, path)
-                for name, revision in _applicable(site, "--server", SERVER_SCENARIOS):
+                for control in await _controls(site, proxy, path):
+                    add(control)
+                for name, revision in await _applicable(site, "--server", SERVER_SCENARIOS):
                     if only in name:
-                        rows.append(await _server_scenario(site, proxy, path, name, revision, verbose))
-                rows.append(Row(f"requests with the token added: {proxy.injected} of {proxy.requests}"))
-            client = json.loads(
-                await anyio.to_thread.run_sync(
-                    lambda: site.run("client", "create", "conformance", "--redirect", "http://127.0.0.1/callback", "--json")
-                )
-            )
-            ...
+                        add(await _server_scenario(site, proxy, path, name, revision))
+            if any(only in name for name in AUTHORIZATION_SCENARIOS):
+                people = await _people(site)
+                known = await _applicable(site, "--authorization", AUTHORIZATION_SCENARIOS)
+                for revision in sorted({revision for _, revision in known}):
+                    for row in await _authorization_scenarios(site, people, revision):
+                        add(row)
+            if only in "Inspector":
+                for era in ("legacy", "modern"):
+                    for row in await _inspector(site, token, era):
+                        add(row)
+                add(await _inspector_without_token(site))
     return rows
+
+
+@asynccontextmanager
+async def _serving(folder: Path) -> AsyncIterator[Site]:
+    """`mcp-agents serve` on a free port; what it says on stderr is shown when it ends badly."""
+    log = folder / "serve.log"
+    command = [str(_PROGRAM), "serve", "--port", "0"]
+    with log.open("wb") as stderr:
+        process = await anyio.open_process(command, cwd=folder, env=_settings(folder), stderr=stderr)
+        try:
+            with anyio.fail_after(_SECONDS):
+                assert process.stdout is not None
+                first = await BufferedByteReceiveStream(process.stdout).receive_until(b"\n", 1024)
+            yield Site(first.decode().removeprefix("mcp-agents listening on ").strip(), folder)
+        except BaseException:
+            click.echo(log.read_text("utf-8"), err=True)
+            raise
+        finally:
+            process.terminate()
+            with anyio.CancelScope(shield=True):
+                await process.aclose()
+
+
+def _settings(folder: Path) -> dict[str, str]:
+    """No setting of whoever runs this, and the scratch folder for data."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MCP_AGENTS_")}
+    return inherited | {"MCP_AGENTS_SERVER__DATA_DIR": str(folder / "data")}
+
+
+async def _applicable(site: Site, kind: str, wanted: tuple[str, ...]) -> list[tuple[str, str]]:
+    """The wanted scenarios, each with every revision that the suite has it for. Raises when it has none."""
+    listed = (await site.node(node.SUITE, "list", kind)).stdout.decode()
+    revisions = {found["name"]: found["revisions"].split(",") for found in _LISTED.finditer(listed)}
+    if unknown := set(wanted) - set(revisions):
+        raise click.ClickException(f"This version of the suite does not have: {', '.join(sorted(unknown))}")
+    return [(name, revision) for name in wanted for revision in revisions[name]]
+
+
+async def _controls(site: Site, proxy: Proxy, path: str) -> list[Row]:
+    """That the server's own door is in the path: without these the scenarios would prove little."""
+    headers = {
+        "Accept": "application/json, text/event-stream",
+        "MCP-Protocol-Version": _REVISION,
+        "Mcp-Method": "server/discover",
+    }
+    wanted: list[tuple[str, str, dict[str, str], int]] = [
+        ("without a token the server challenges", site.url, {}, 401),
+        ("the proxy adds one where none is", proxy.url, {}, 200),
+        ("and leaves the one that is", proxy.url, {"Authorization": "Bearer wrong"}, 401),
+        ("and a foreign Host", proxy.url, {"Host": "evil.example.com"}, 421),
+        ("and a foreign Origin", proxy.url, {"Origin": "http://evil.example.com"}, 403),
+    ]
+    rows = []
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        for what, url, more, status in wanted:
+            answer = await http.post(url + path, json=_DISCOVER, headers=headers | more)
+            good = answer.status_code == status and ("www-authenticate" in answer.headers) == (status == 401)
+            notes = () if good else (f"HTTP {answer.status_code}, wanted {status}: {answer.text[:200]}",)
+            rows.append(_own(f"door: {what}: {status}", good=good, notes=notes))
+    return rows
+
+
+async def _server_scenario(site: Site, proxy: Proxy, path: str, name: str, revision: str) -> Row:
+    """One scenario, judged by the suite against the expected failures."""
+    out = site.fresh()
+    options = ["--url", proxy.url + path, "--scenario", name, "--spec-version", revision, "-o", str(out)]
+    before = proxy.requests - proxy.injected
+    done = await site.node(node.SUITE, "server", *options, "--expected-failures", str(EXPECTED))
+    checks = _checks(out, name)
+    statuses = Counter(check["status"] for check in checks)
+    notes = list(_remarks(checks))
+    if done.returncode:
+        notes.append("the suite: " + " ".join(done.stdout.decode().split())[-400:])
+    if proxy.requests - proxy.injected != before:
+        notes.append("a request was sent with a token of the suite's own")
+    return Row(
+        what=name,
+        revision=revision,
+        statuses=statuses,
+        good=done.returncode == 0 and statuses["SUCCESS"] > 0,
+        notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True)
+class People:
+    """Who signs in, and the client they do it for."""
+
+    client_id: str
+    password: str
+
+
+async def _people(site: Site) -> People:
+    """A registered public client, and a person who set their password through their one-time link."""
+    client = json.loads(
+        await site.program("client", "create", "conformance", "--redirect", "http://127.0.0.1/callback", "--json")
+    )
+    person = json.loads(await site.program("user", "create", _EMAIL, "--role", "developer", "--json"))
+    people = People(client["client_id"], secrets.token_urlsafe(24))
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        browser = Browser(http)
+        await browser.open(person["sign_in"])
+        await browser.submit(browser.form(), password=people.password)
+    return people
+
+
+async def _authorization_scenarios(site: Site, people: People, revision: str) -> list[Row]:
+    """Both scenarios in one run, for the second uses what the first found; the person signs in and agrees."""
+    out, port = site.fresh(), _free_port()
+    options = ["--url", site.url, "--client-id", people.client_id, "--resource", f"{site.url}/mcp", "-p", str(port)]
+    command = node.command(node.SUITE, "authorization", *options, "--spec-version", revision, "-o", str(out))
+    said = b""
+    with anyio.fail_after(_SECONDS):
+        async with await anyio.open_process(
+            command, stdin=subprocess.DEVNULL, cwd=site.folder, env=node.environment(site.folder)
+        ) as process:
+            assert process.stdout is not None
+            reading = BufferedByteReceiveStream(process.stdout)
+            while True:
+                try:
+                    line = await reading.receive_until(b"\n", 64 * 1024)
+                except (anyio.IncompleteRead, anyio.EndOfStream):
+                    break
+                said += line + b"\n"
+                if line.startswith(f"{site.url}/oauth/authorize?".encode()):
+                    await _agree(line.decode().strip(), people)
+            code = await process.wait()
+    rows = []
+    for name in AUTHORIZATION_SCENARIOS:
+        checks = _checks(out, name)
+        statuses = Counter(check["status"] for check in checks)
+        warned = {check["id"] for check in checks if check["status"] == "WARNING"}
+        expected = {check for check, since in EXPECTED_WARNINGS.items() if since <= revision}
+        notes = list(_remarks(checks))
+        if code:
+            notes.append("the suite: " + " ".join(said.decode().split())[-400:])
+        clean = not statuses["FAILURE"] and not statuses["SKIPPED"] and statuses["SUCCESS"] > 0
+        wanted = expected if name == AUTHORIZATION_SCENARIOS[0] else set()
+        good = code == 0 and clean and warned == wanted
+        rows.append(Row(what=name, revision=revision, statuses=statuses, good=good, notes=tuple(notes)))
+    return rows
+
+
+async def _agree(url: str, people: People) -> None:
+    """What a person does with the address that a client opened: sign in, allow, be sent back."""
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        browser = Browser(http)
+        await browser.open(url)
+        await browser.submit(browser.form(), email=_EMAIL, password=people.password)
+        back = await browser.submit(browser.form(), decision="approve")
+        await http.get(back)
+
+
+async def _inspector(site: Site, token: str, era: str) -> list[Row]:
+    """The Inspector's command line, straight at the server: lists the tools, executes the agent."""
+    given = ["--protocol-era", era, "--header", f"Authorization: Bearer {token}"]
+    to = ["--cli", f"{site.url}/mcp", "--transport", "http", *given]
+    listed = await site.node(node.INSPECTOR, *to, "--method", "tools/list", "--strict")
+    names = [tool["name"] for tool in _answer(listed).get("tools", [])]
+    good = listed.returncode == 0 and "agent_execute" in names
+    notes = (f"{len(names)} tools",) if good else (_complaint(listed),)
+    rows = [_own("Inspector: tools/list --strict", revision=era, good=good, notes=notes)]
+    call = ["--method", "tools/call", "--tool-name", "agent_execute", "--tool-arg", f"agent={_AGENT}"]
+    called = await site.node(node.INSPECTOR, *to, *call, "prompt=say hello")
+    result = _answer(called).get("structuredContent", {})
+    good = called.returncode == 0 and (result.get("status"), result.get("text")) == ("completed", "hello")
+    notes = ('"say hello" → "hello"',) if good else (_complaint(called),)
+    return [*rows, _own("Inspector: tools/call agent_execute", revision=era, good=good, notes=notes)]
+
+
+async def _inspector_without_token(site: Site) -> Row:
+    """The control: without the header it finds the authorization server and asks for a person."""
+    tried = await site.node(node.INSPECTOR, "--cli", f"{site.url}/mcp", "--transport", "http", "--method", "tools/list")
+    good = tried.returncode != 0 and b"auth_required" in tried.stderr
+    return _own("Inspector: without a token: auth_required", good=good, notes=() if good else (_complaint(tried),))
+
+
+def _own(what: str, *, good: bool, revision: str = "", notes: tuple[str, ...] = ()) -> Row:
+    """A check of this program."""
+    return Row(
+        what=what, revision=revision, statuses=Counter(["SUCCESS" if good else "FAILURE"]), good=good, notes=notes
+    )
+
+
+def _checks(out: Path, name: str) -> list[dict[str, Any]]:
+    """What the suite left about a scenario; nothing when it did not get that far."""
+    found = [path for path in out.rglob("checks.json") if name in path.parent.name]
+    checks: list[dict[str, Any]] = json.loads(found[0].read_text("utf-8")) if len(found) == 1 else []
+    return checks
+
+
+def _remarks(checks: list[dict[str, Any]]) -> list[str]:
+    """What did not pass, by its id; what was skipped, once."""
+    remarks = [
+        f"{check['status'].lower()} {check['id']}: {check.get('errorMessage', '')}"
+        for check in checks
+        if check["status"] in ("FAILURE", "WARNING")
+    ]
+    skipped = sorted(check["id"] for check in checks if check["status"] == "SKIPPED")
+    return remarks + ([f"skipped {', '.join(skipped)}"] if skipped else [])
+
+
+def _answer(done: "subprocess.CompletedProcess[bytes]") -> dict[str, Any]:
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _complaint(done: "subprocess.CompletedProcess[bytes]") -> str:
+    return f"exit code {done.returncode}: " + " ".join((done.stderr + done.stdout).decode().split())[-400:]
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _print(rows: list[Row]) -> None:
+    columns = ("SUCCESS", "FAILURE", "WARNING", "SKIPPED")
+    width = max(len(row.what) for row in rows)
+    click.echo(f"\n{'':{width}}  {'revision':10}  " + "  ".join(f"{name.lower():>7}" for name in columns))
+    for row in rows:
+        counts = "  ".join(f"{row.statuses[name] or '·':>7}" for name in columns)
+        click.echo(f"{row.what:{width}}  {row.revision:10}  {counts}  {row.verdict}")
+        for note in row.notes:
+            click.echo(f"    {note}")
+    totals = sum((row.statuses for row in rows), Counter())
+    click.echo(f"{'checks':{width}}  {'':10}  " + "  ".join(f"{totals[name]:>7}" for name in columns))
+
+
+def _versions() -> str:
+    packages = json.loads((node.HERE / "package.json").read_text("utf-8"))["dependencies"]
+    parts = [f"{name.rpartition('/')[2]} {exact}" for name, exact in packages.items()]
+    return ", ".join([*parts, f"mcp {version('mcp')}", f"Node {node.version()}"])
 
 
 if __name__ == "__main__":
