@@ -14,13 +14,16 @@ else
 endif
 
 help: ## what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
 demo: $(VENV)/.run ## installs on first use, starts everything, runs the main job once, shows what happened
 	@$(BIN)/mcp-agents demo $(ARGS)
 
 test: $(VENV)/.dev ## installs what the tests need and runs them all
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-conformance: $(VENV)/.dev ## the official conformance suite and Inspector against the real server (npm packages into .node)
+	@$(BIN)/python -m tests.conformance.run $(ARGS)
 
 check: $(VENV)/.dev ## format, lint, types and floors
 	@$(BIN)/ruff format --check .
@@ -36,7 +39,7 @@ lock: ## rewrites the lock files from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-annotate -p 3.11 pyproject.toml --group dev -o requirements-dev.lock
 
 clean: ## removes the virtual environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .node .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # What is installed is exactly what the lock files name, hashes checked; the project itself is editable.
 $(VENV)/.run: requirements.lock pyproject.toml
@@ -51,4 +54,4 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml
 	@$(INSTALL) --no-deps --editable .
 	@touch $(VENV)/.run $@
 
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test test-conformance check bench lock clean

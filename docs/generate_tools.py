@@ -174,7 +174,9 @@ def _type(schema: dict[str, Any]) -> str:
 
 
 def _choices(schema: dict[str, Any]) -> str:
-    return " One of " + ", ".join(f"`{json.dumps(value)}`" for value in schema["enum"]) + "." if "enum" in schema else ""
+    return (
+        " One of " + ", ".join(f"`{json.dumps(value)}`" for value in schema["enum"]) + "." if "enum" in schema else ""
+    )
 
 
 def _default(field: FieldInfo) -> str:

@@ -91,6 +91,8 @@ class _NatsJobs:
             self._bell = anyio.Event()
             with anyio.move_on_after(wait):
                 await self._bell.wait()
+            if not self._arrived:
+                await anyio.sleep(0.05)  # refused or expired: do not ask again in the same breath
         taken = list(self._arrived)
         self._arrived.clear()
         return taken

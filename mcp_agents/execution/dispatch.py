@@ -19,6 +19,7 @@ from msgspec import Raw, Struct
 
 from mcp_agents.agents.catalog import AgentCatalog
 from mcp_agents.execution.run import ExecutionView, Run
+from mcp_agents.execution.signals import CONTROL, DELTA, Cancel, Delta, decode_delta, encode
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.errors import Conflict, Exhausted, Fenced, Invalid, NotFound, WrongRevision
 from mcp_agents.kernel.events import START, Caller, Cancelled, Entry, Requested, ends
@@ -54,15 +55,6 @@ class Order:
     depth: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """A piece of a turn's text: `offset` is its place in the turn, in characters."""
-
-    turn: int
-    offset: int
-    text: str
-
-
 Update = list[Entry] | Delta
 
 
@@ -77,10 +69,6 @@ class _Prepared:
     execution_id: str
     requested: Requested
     new: bool
-
-
-class _Cancel(Struct, frozen=True):
-    execution_id: str
 
 
 class Dispatcher:
@@ -229,7 +217,7 @@ class Dispatcher:
                 await execution.append(tip, [Cancelled(by=principal.subject, reason=reason)])
             except Fenced:
                 continue  # the run took a step meanwhile
-            await space.signal("control", execution_id, msgspec.json.encode(_Cancel(execution_id)))
+            await space.signal(CONTROL, execution_id, encode(Cancel(execution_id)))
 
     @asynccontextmanager
     async def follow(
@@ -244,7 +232,7 @@ class Dispatcher:
                 yield _until_final(batches)
                 return
             send, receive = anyio.create_memory_object_stream[Update](256)
-            async with background() as tasks, send, receive, space.signals("delta", execution_id) as signals:
+            async with background() as tasks, send, receive, space.signals(DELTA, execution_id) as signals:
                 tasks.start_soon(_forward_log, batches, send.clone())
                 tasks.start_soon(_forward_deltas, signals, send.clone())
                 yield _until_final(receive)
@@ -272,7 +260,7 @@ async def _forward_log(batches: AsyncIterator[list[Entry]], send: "anyio.abc.Obj
 async def _forward_deltas(signals: AsyncIterator[bytes], send: "anyio.abc.ObjectSendStream[Update]") -> None:
     async with send:
         async for signal in signals:
-            await send.send(msgspec.json.decode(signal, type=Delta))
+            await send.send(decode_delta(signal))
 
 
 async def _until_final(updates: AsyncIterable[Update]) -> AsyncIterator[Update]:

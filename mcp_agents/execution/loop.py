@@ -10,10 +10,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 import anyio
-import msgspec
 
 from mcp_agents.execution import effects
 from mcp_agents.execution.run import Run
+from mcp_agents.execution.signals import DELTA, Delta, encode
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import AgentsError, Exhausted, Fault
@@ -242,6 +242,6 @@ class _Deltas:
         now = self._clock.monotonic()
         if not self._wanted or now - self._sent_at < _DELTA_SECONDS:
             return
-        payload = msgspec.json.encode({"turn": self._turn, "offset": self._offset, "text": self._held})
+        payload = encode(Delta(self._turn, self._offset, self._held))
         self._offset, self._held, self._sent_at = self._offset + len(self._held), "", now
-        await self._space.signal("delta", self._execution_id, payload)
+        await self._space.signal(DELTA, self._execution_id, payload)

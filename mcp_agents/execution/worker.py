@@ -14,6 +14,7 @@ import msgspec
 
 from mcp_agents.execution.loop import Loop, Recorder
 from mcp_agents.execution.run import Run
+from mcp_agents.execution.signals import decode_cancel
 from mcp_agents.kernel.errors import AgentsError, Exhausted, Fault, Fenced
 from mcp_agents.kernel.events import AnyEvent, Entry, Failed, Problem, Retry, Started, Tip
 from mcp_agents.kernel.job import Delivery
@@ -135,15 +136,9 @@ class Worker:
         async with self._tenancy.controls() as controls:
             async for payload in controls:
                 with suppress(msgspec.MsgspecError):
-                    execution_id = msgspec.json.decode(payload, type=_Cancel).execution_id
+                    execution_id = decode_cancel(payload).execution_id
                     if held := self._held.get(execution_id):
                         held[1].cancel()
-
-
-class _Cancel(msgspec.Struct, frozen=True):
-    """A cancel signal on the control channel."""
-
-    execution_id: str
 
 
 def _too_many_attempts() -> Exhausted:

@@ -202,7 +202,7 @@ AnyEvent = (
     | TimedOut
     | Cancelled
 )
-Final_ = Completed | Failed | TimedOut | Cancelled
+FinalEvent = Completed | Failed | TimedOut | Cancelled
 """The events that end a run; each log holds exactly one, as its last."""
 
 
@@ -315,4 +315,4 @@ def public_body(event: AnyEvent) -> dict[str, Any]:
 
 def ends(events: Sequence[Entry]) -> bool:
     """Whether the last entry is a final event."""
-    return bool(events) and isinstance(events[-1].event, Final_)
+    return bool(events) and isinstance(events[-1].event, FinalEvent)

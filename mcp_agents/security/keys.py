@@ -151,8 +151,15 @@ def _read(path: Path) -> str:
 
 def _generated(path: Path) -> str:
     """The text of the key file. Of two processes that make it at once, both read the same one."""
-    if not path.exists():
-        _create(path)
+    try:
+        if not path.exists():
+            _create(path)
+    except OSError as cause:
+        raise Invalid(
+            "DATA_DIR_UNUSABLE",
+            f"The data folder {path.parent.parent} cannot be written: {cause.strerror or 'no room or no right'}.",
+            "Free space, mend its rights, or choose another with [server] data_dir.",
+        ) from cause
     if os.name == "posix" and path.stat().st_mode & 0o077:
         raise Invalid("MASTER_KEY_EXPOSED", "Other users can read the file master.key.", "Give it the mode 0600.")
     return _read(path)

@@ -29,6 +29,7 @@ from mcp_agents.kernel import ids
 from mcp_agents.kernel.errors import AgentsError, NotFound
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import Tenancy
+from mcp_agents.kernel.trace import trace_id
 from mcp_agents.server import rendering
 
 log = logging.getLogger("mcp_agents.mcp")
@@ -275,6 +276,7 @@ class Door:
             steps += 1
             await ctx.session.report_progress(steps, None, message)
 
+        traceparent = str(meta.get("traceparent", ""))
         depth = meta.get(f"{META_PREFIX}depth", 0)
         effect_id = meta.get(f"{META_PREFIX}effect_id", "")
         return Call(
@@ -282,7 +284,7 @@ class Door:
             space=self._tenancy.of(seat.principal),
             services=self._services,
             report=report if "progressToken" in meta or "progress_token" in meta else None,
-            traceparent=str(meta.get("traceparent", "")),
+            traceparent=traceparent if trace_id(traceparent) else "",
             depth=depth if isinstance(depth, int) and 0 <= depth < 1000 else 0,
             effect_id=effect_id if isinstance(effect_id, str) and ids.is_id(effect_id, "eff") else "",
         )

@@ -164,6 +164,19 @@ def test_a_data_folder_without_rights_is_said(tmp_path: Path) -> None:
     assert_refused(result, 2, "data_dir")
 
 
+def test_a_data_folder_without_space_is_said(tmp_path: Path) -> None:
+    """A file-size limit stands for a full disk: refused before anything is started."""
+    small = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384)); "
+        "from mcp_agents.server.cli.main import main; main(['tenant', 'list'])"
+    )
+    environment = {**os.environ, "MCP_AGENTS_SERVER__DATA_DIR": str(tmp_path / "data")}
+    result = subprocess.run(
+        [sys.executable, "-B", "-c", small], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert_refused(result, 2, "data_dir")
+
+
 def test_a_second_process_on_the_folder_shares_it(tmp_path: Path) -> None:
     """Two servers on one folder see the same tenants, and the first may leave."""
     with serving(tmp_path) as second_to_leave:

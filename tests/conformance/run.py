@@ -141,6 +141,10 @@ def main(path: str, only: str) -> None:
     bad = sum(not row.good for row in rows)
     _print(rows)
     click.echo(f"\n{datetime.now(UTC):%Y-%m-%d}, {time.monotonic() - began:.0f} s, {_versions()}")
+    known = sum(row.verdict == "as expected" for row in rows)
+    click.echo(
+        f"{len(rows) - bad - known} clean, {known} with nothing but expected failures or warnings, {bad} unexpected"
+    )
     click.echo(f"{len(rows) - bad} passed, {bad} failed")
     sys.exit(1 if bad or not rows else 0)
 

@@ -24,7 +24,7 @@ import pytest
 
 from mcp_agents.agents.spec import AgentDraft
 from mcp_agents.execution.dispatch import Order
-from mcp_agents.kernel.events import Final_, event_name
+from mcp_agents.kernel.events import FinalEvent, event_name
 from mcp_agents.kernel.faults import Faults
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.scopes import TENANT_SCOPES
@@ -260,7 +260,7 @@ async def _play(scenario: Scenario, folder: Path, nursery: Nursery, provider: st
             answers=0,
             effects=effects.read_text("utf-8").split() if effects.exists() else [],
             events=Counter(event_name(entry.event) for entry in entries),
-            finals=sum(isinstance(entry.event, Final_) for entry in entries),
+            finals=sum(isinstance(entry.event, FinalEvent) for entry in entries),
             died=died or (killer is not None and killer.killed),
             claimed={call.effect_id for call in view.tool_calls},
             executions=len(executions),

@@ -16,6 +16,7 @@ import anyio
 import click
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 
 from mcp_agents.kernel.errors import AgentsError, Invalid
 from mcp_agents.server.config import Settings, load
@@ -97,3 +98,13 @@ def show(value: Any, *, as_json: bool, text: str) -> None:
         click.echo(msgspec.json.encode(value).decode())
     else:
         click.echo(text)
+
+
+def say(step: str, text: str) -> None:
+    """One step of a story."""
+    out.print(f"\n [bold]{step}[/bold]  {text}")
+
+
+def note(text: str) -> None:
+    """A remark under a step."""
+    out.print(f"     [dim]{escape(text)}[/dim]")

@@ -9,8 +9,9 @@ from typing import Final
 
 import anyio
 
-from mcp_agents.execution.dispatch import Delta, Order, Update
+from mcp_agents.execution.dispatch import Order, Update
 from mcp_agents.execution.run import FINAL, ExecutionView, Run
+from mcp_agents.execution.signals import Delta
 from mcp_agents.kernel.events import Entry, ModelAnswered, Requested, Started, ToolClaimed, ToolDone, ToolFailed
 from mcp_agents.kernel.tasks import background
 from mcp_agents_tools.surface.plugin import Call, Reporter
