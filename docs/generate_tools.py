@@ -86,8 +86,8 @@ def page() -> str:
         "`/mcp/agent/{agent}` takes an agent's id or name and offers one tool, named after the agent.\n\n"
         f"Scope `{scopes.AGENT_SERVER}`. Hints: `destructiveHint`, `openWorldHint`.\n\n"
         f"{_arguments(Ask)}\n"
-        'It returns what `agent_execute` returns; its text is the answer alone. `_meta["io.github.mcp-agents/effect_id"]`\n'
-        "is taken as the idempotency key, so that a repeated call joins its run.\n"
+        "It returns what `agent_execute` returns; its text is the answer alone. The effect id in\n"
+        '`_meta["io.github.mcp-agents/effect_id"]` is its idempotency key, so that a repeated call joins its run.\n'
     )
     return "\n".join(parts)
 
@@ -100,7 +100,9 @@ def _plugin(plugin: Plugin) -> list[str]:
     parts += [_tool(tool, plugin.scopes[name]) for name, tool in sorted(plugin.tools.items())]
     for title, offered in (("Resources", plugin.resources), ("Prompts", plugin.prompts)):
         if offered:
-            rows = [(f"`{name}`", f"`{plugin.scopes[name]}`", each.description) for name, each in offered.items()]
+            rows: list[tuple[str, ...]] = [
+                (f"`{name}`", f"`{plugin.scopes[name]}`", each.description) for name, each in offered.items()
+            ]
             parts.append(f"### {title} of {plugin.name}\n\n" + _table(("name", "scope", "what it is"), rows))
             parts += [_prompt_arguments(name, each.arguments) for name, each in plugin.prompts.items()] * (
                 title == "Prompts"

@@ -32,7 +32,7 @@ def objection(call: ToolCall, offered: dict[str, Tool], forbidden: frozenset[str
     if digest(call) in forbidden:
         return (
             "TOOL_UNKNOWN",
-            "An earlier call with the same arguments may have taken effect; only a person may have it repeated.",
+            "An earlier call with the same arguments may have taken effect; it is not repeated in this run.",
         )
     return None
 

@@ -121,7 +121,7 @@ async def open_house(
         async def check_tools(space: TenantSpace, bindings: tuple[str, ...]) -> None:
             if unknown := await toolsets.unknown(space, bindings):
                 raise Invalid(
-                    "TOOL_UNKNOWN",
+                    "TOOL_NOT_FOUND",
                     f"These tools do not exist: {', '.join(unknown)}.",
                     "List tools with tool_list, or add their server with tool_server_add.",
                 )

@@ -37,7 +37,7 @@ class Rooms:
 
     async def check_tools(self, space: TenantSpace, bindings: tuple[str, ...]) -> None:
         if bindings:
-            raise Invalid("TOOL_UNKNOWN", "There is no such tool.")
+            raise Invalid("TOOL_NOT_FOUND", "There is no such tool.")
 
 
 @pytest.fixture

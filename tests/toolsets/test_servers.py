@@ -53,7 +53,7 @@ async def test_the_demo_server_may_always_be_added_and_used(house: House, policy
         ("trusted", ADMIN, hostile_child("Bad.Name"), "TOOL_SERVER_INVALID"),
         ("trusted", ADMIN, hostile_child("x\n"), "TOOL_SERVER_INVALID"),
         ("trusted", ADMIN, hostile_child("x", env={"A=B": "c"}), "TOOL_SERVER_INVALID"),
-        ("trusted", ADMIN, hostile_child("x", exposes=("nope",)), "TOOL_UNKNOWN"),
+        ("trusted", ADMIN, hostile_child("x", exposes=("nope",)), "TOOL_NOT_FOUND"),
         ("trusted", ADMIN, ToolServerSpec(name="x", transport="http"), "TOOL_SERVER_INVALID"),
         ("trusted", ADMIN, ToolServerSpec(name="x", transport="http", url="ftp://example.org/"), "EGRESS_DENIED"),
         ("trusted", ADMIN, ToolServerSpec(name="x", transport="http", url="http://10.0.0.1/mcp",

@@ -11,6 +11,7 @@ from typing import Final
 
 from mcp_agents.kernel.errors import Invalid
 from mcp_agents.kernel.principal import Principal
+from mcp_agents.kernel.scopes import TENANT_SCOPES
 from mcp_agents_tools.surface.plugin import Plugin, PromptSpec, ResourceSpec, ToolSpec
 
 ENTRY_POINTS: Final = "mcp_agents.plugins"
@@ -68,6 +69,12 @@ class Catalogue:
         if missing := sorted(set(offered) - set(plugin.scopes)):
             raise Invalid(
                 "PLUGIN_SCOPES", f"The plugin {plugin.name} names no scope for {', '.join(missing)}.", "Add them."
+            )
+        if strange := sorted({plugin.scopes[name] for name in offered} - TENANT_SCOPES):
+            raise Invalid(
+                "PLUGIN_SCOPES",
+                f"The plugin {plugin.name} asks for scopes that nobody can hold: {', '.join(strange)}.",
+                "Use {area}:{verb} of the areas there are.",
             )
         self._plugins[plugin.name] = plugin
         self.scopes.update({name: plugin.scopes[name] for name in offered})

@@ -209,7 +209,7 @@ def _exposed(
     missing = sorted(set(exposes) - {tool.name for tool in tools})
     if missing and missing_is_wrong:
         raise Invalid(
-            "TOOL_UNKNOWN",
+            "TOOL_NOT_FOUND",
             f"The server does not offer: {', '.join(missing)}.",
             "Correct exposes, or leave it out to take every tool.",
         )

@@ -106,14 +106,14 @@ class UpstreamToolset:
         """Calls the tool once. Raises only what our own store raises."""
         bound = self._bound.get(invocation.tool)
         if bound is None:
-            return Refused(code="TOOL_UNKNOWN", message=f"There is no tool named {invocation.tool[:64]}.")
+            return Refused(code="TOOL_NOT_FOUND", message=f"There is no tool named {invocation.tool[:64]}.")
         server, tool = bound.origin
         try:
             found = await self._servers.stored(self._space, server)
         except NotFound as error:
             return _refused(error)
         if not _chosen(found.value, tool):
-            return Refused(code="TOOL_UNKNOWN", message="The tool server does not offer this tool any more.")
+            return Refused(code="TOOL_NOT_FOUND", message="The tool server does not offer this tool any more.")
         try:
             target = self._servers.target(self._space, found.value)
         except (Denied, Unavailable) as error:
