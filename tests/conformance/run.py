@@ -156,7 +156,7 @@ def main(path: str, only: str) -> None:
     _print(rows)
     click.echo(f"\n{datetime.now(UTC):%Y-%m-%d}, {time.monotonic() - began:.0f} s, {_versions()}")
     known = sum(row.verdict == "as expected" for row in rows)
-    click.echo(f"{len(rows) - bad - known} clean, {known} with what was expected, {bad} unexpected")
+    click.echo(f"{len(rows) - bad - known} clean, {known} with expected exceptions only, {bad} unexpected")
     click.echo(f"{len(rows) - bad} passed, {bad} failed")
     sys.exit(1 if bad or not rows else 0)
 
