@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 CONNECTIONS: Final = 20_000
 """Connections at once, in all and to one host. litellm's own limits are 1,000 and 500, and `0` means 100."""
+_LIVING: Final[set["LitellmModel"]] = set()
+"""The adapters of this process that may still call: litellm's connections are process-wide."""
 _NO_KEY: Final = "no-key"
 """Sent to an `api_base` that has no key configured, so that a key of the environment never goes there."""
 _encode: Final = msgspec.json.encode
@@ -43,6 +45,7 @@ class LitellmModel:
         self._litellm: Any = None
         self._loading = anyio.Lock()
         self._told: set[tuple[str, str]] = set()
+        _LIVING.add(self)
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[TextDelta | ModelAnswer]:
         """Text deltas, then one `ModelAnswer`; see the table of `litellm_errors` for what is raised.
@@ -75,8 +78,9 @@ class LitellmModel:
                     return
 
     async def aclose(self) -> None:
-        """Closes pooled connections; the next call opens new ones."""
-        if self._litellm is not None:
+        """Closes pooled connections when this was the last one in the process; litellm shares them all."""
+        _LIVING.discard(self)
+        if self._litellm is not None and not _LIVING:
             await self._litellm.close_litellm_async_clients()
             self._litellm.in_memory_llm_clients_cache.flush_cache()
 

@@ -5,7 +5,6 @@ enough is answered with the challenge that lets a client get it: 401 with the me
 the scopes to step up to. The pages of the authorization server are `mcp_agents_auth`'s.
 """
 
-import json
 import logging
 import re
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +15,6 @@ from urllib.parse import SplitResult, urlsplit
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp.shared.inbound import decode_header_value
 from mcp_agents_auth.http import routes as authorization_routes
 from mcp_agents_auth.verifier import VerifiedToken
 from mcp_agents_tools.surface import scopes as table
@@ -28,8 +26,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mcp_agents.kernel.errors import AgentsError
-from mcp_agents.server import rendering
+from mcp_agents.kernel.errors import AgentsError, Invalid
+from mcp_agents.server import rendering, strict_json
 from mcp_agents.server.compose import House
 from mcp_agents.server.config import LOOPBACK
 from mcp_agents.server.mcp import AGENT_PREFIX, Door, Seat
@@ -157,7 +155,11 @@ class Gate:
                     scope, receive, send
                 )
             return
-        method, name, receive = await _named(headers, receive)
+        try:
+            method, name, receive = await _named(receive)
+        except Invalid as error:
+            await _not_json_rpc(error)(scope, receive, send)
+            return
         needed = self._needed(selection, method, name)
         if needed and not token.principal.allows(needed):
             granted = token.principal.scopes & self._scopes(selection)
@@ -201,7 +203,7 @@ class Gate:
             return ""
         if selection.startswith(AGENT_PREFIX):
             return table.AGENT_SERVER
-        return self._catalogue.scopes.get(name, "")
+        return self._catalogue.needed(name)
 
     def _challenge(
         self, status: int, path: str, scopes: frozenset[str], error: str = "", description: str = ""
@@ -221,23 +223,29 @@ def _render_now(error: AgentsError) -> Response:
     return JSONResponse({"error": rendering.public(error)}, status_code=rendering.HTTP_STATUS[error.kind])
 
 
-async def _named(headers: dict[str, str], receive: Receive) -> tuple[str, str, Receive]:
-    """The method and the name it acts on, and a `receive` that still has everything.
+async def _named(receive: Receive) -> tuple[str, str, Receive]:
+    """The method, the name it acts on, and a `receive` that still has everything.
 
-    The current revision says both in headers, which the SDK later holds against the body; the previous era
-    says them only in the body, which is read here, bounded, and played back.
+    The body is read here once, bounded, and strictly, for both eras: what is not a plain request goes no
+    further. Raises `Invalid`.
     """
-    if "mcp-method" in headers:
-        return headers["mcp-method"], decode_header_value(headers.get("mcp-name", "")) or "", receive
     messages: list[Message] = []
-    size = 0
+    body = b""
     while True:
         message = await receive()
         messages.append(message)
-        size += len(message.get("body", b""))
-        if message["type"] != "http.request" or not message.get("more_body") or size > BODY_LIMIT:
+        body += message.get("body", b"")
+        if message["type"] != "http.request" or not message.get("more_body") or len(body) > BODY_LIMIT:
             break
-    method, name = _from_body(b"".join(message.get("body", b"") for message in messages)) if size else ("", "")
+    method = name = ""
+    if body and len(body) <= BODY_LIMIT:  # a larger one is refused by the session manager
+        request = strict_json.parse(body)
+        if isinstance(request, dict):
+            if isinstance(request.get("id"), (dict, list)):
+                raise Invalid("REQUEST_INVALID", "A request's id is a string or a number.", "Send another id.")
+            params = request.get("params")
+            method = str(request.get("method", ""))
+            name = str(params.get(_NAMED.get(method, ""), "")) if isinstance(params, dict) else ""
     played = iter(messages)
 
     async def replay() -> Message:
@@ -246,14 +254,10 @@ async def _named(headers: dict[str, str], receive: Receive) -> tuple[str, str, R
     return method, name, replay
 
 
-def _from_body(body: bytes) -> tuple[str, str]:
-    try:
-        request = json.loads(body)
-        method = request["method"]
-        params = request.get("params") or {}
-        return str(method), str(params.get(_NAMED.get(method, ""), ""))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return "", ""  # malformed: the session manager answers it
+def _not_json_rpc(error: Invalid) -> Response:
+    code = -32700 if error.code == "JSON_INVALID" else -32600
+    body = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": rendering.sentence(error)}}
+    return JSONResponse(body, status_code=400)
 
 
 def _split(url: str) -> SplitResult:

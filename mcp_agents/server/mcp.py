@@ -6,7 +6,6 @@ SDK internals that may move are touched here and nowhere else.
 """
 
 import logging
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -160,18 +159,18 @@ class Door:
         """A resource as JSON. What is not there, not the caller's, or not allowed reads the same."""
         seat = self._seat(ctx)
         uri = str(params.uri)
-        for resource in self._view(seat).resources.values():
-            variables = _match(resource.template, uri)
-            if variables is not None and self._catalogue.allowed(seat.principal, resource.template):
-                try:
-                    body = await resource.read(self._call(ctx, seat), **variables)
-                except NotFound:
-                    break
-                except AgentsError as error:
-                    raise _protocol_error(error) from error
+        found = self._view(seat).resource(uri)
+        if found and self._catalogue.allowed(seat.principal, found[0].template):
+            resource, variables = found
+            try:
+                body = await resource.read(self._call(ctx, seat), **variables)
                 text = msgspec.json.encode(body).decode()
                 contents = mcp.TextResourceContents(uri=uri, mime_type="application/json", text=text)
                 return mcp.ReadResourceResult(contents=[contents])
+            except NotFound:
+                pass
+            except AgentsError as error:
+                raise _protocol_error(error) from error
         raise MCPError(mcp.INVALID_PARAMS, "Resource not found", {"uri": uri})
 
     async def list_prompts(self, ctx: Context, params: mcp.PaginatedRequestParams | None) -> mcp.ListPromptsResult:
@@ -351,21 +350,6 @@ def _page(items: list[Any], params: mcp.PaginatedRequestParams | None) -> tuple[
     start = int(cursor)
     end = start + PAGE
     return items[start:end], str(end) if end < len(items) else None
-
-
-@lru_cache(maxsize=128)
-def _pattern(template: str) -> re.Pattern[str]:
-    parts = re.split(r"\{(\w+)\}", template)
-    return re.compile(
-        "".join(
-            f"(?P<{part}>[A-Za-z0-9_-]{{1,64}})" if index % 2 else re.escape(part) for index, part in enumerate(parts)
-        )
-    )
-
-
-def _match(template: str, uri: str) -> dict[str, str] | None:
-    found = _pattern(template).fullmatch(uri)
-    return found.groupdict() if found else None
 
 
 def _protocol_error(error: AgentsError) -> MCPError:

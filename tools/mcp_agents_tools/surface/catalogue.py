@@ -4,8 +4,10 @@ Built once at the start from the entry points. `/mcp` shows what an IDE should l
 `/mcp/{plugin+plugin}` the named ones; an agent's own path is `agent_server`'s business.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Final
 
@@ -43,6 +45,13 @@ class View:
     prompts: dict[str, PromptSpec]
     scopes: frozenset[str] = frozenset()
     """What a client needs to use all of it."""
+
+    def resource(self, uri: str) -> tuple[ResourceSpec, dict[str, str]] | None:
+        """The resource behind a URI, with the values of its template's variables."""
+        for resource in self.resources.values():
+            if found := _pattern(resource.template).fullmatch(uri):
+                return resource, found.groupdict()
+        return None
 
 
 class Catalogue:
@@ -107,6 +116,22 @@ class Catalogue:
             self._views[selection] = view
         return view
 
+    def needed(self, name: str) -> str:
+        """The scope that a tool, a prompt or the resource behind a URI needs; "" for what is not offered."""
+        everything = self.view("all")
+        if name not in self.scopes and everything and (found := everything.resource(name)):
+            name = found[0].template
+        return self.scopes.get(name, "")
+
     def allowed(self, principal: Principal, name: str) -> bool:
         """Whether the caller may use this tool, resource template or prompt."""
         return name in self.scopes and principal.allows(self.scopes[name])
+
+
+@lru_cache(maxsize=256)
+def _pattern(template: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", template)  # literal, variable, literal, …
+    texts = (
+        f"(?P<{part}>[A-Za-z0-9_-]{{1,64}})" if number % 2 else re.escape(part) for number, part in enumerate(parts)
+    )
+    return re.compile("".join(texts))
