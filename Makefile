@@ -7,10 +7,12 @@ UV := $(shell command -v uv 2>/dev/null)
 
 ifdef UV
   MAKE_VENV = uv venv --quiet --python $(PYTHON) $(VENV)
+  PREPARE = true
   INSTALL = uv pip install --quiet --python $(BIN)/python
 else
   MAKE_VENV = $(PYTHON) -m venv $(VENV)
-  INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+  PREPARE = $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
+  INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 endif
 
 help: ## what there is
@@ -44,12 +46,14 @@ clean: ## removes the virtual environment and caches
 # What is installed is exactly what the lock files name, hashes checked; the project itself is editable.
 $(VENV)/.run: requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(MAKE_VENV)
+	@$(PREPARE)
 	@$(INSTALL) --require-hashes -r requirements.lock
 	@$(INSTALL) --no-deps --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock pyproject.toml
 	@test -x $(BIN)/python || $(MAKE_VENV)
+	@$(PREPARE)
 	@$(INSTALL) --require-hashes -r requirements-dev.lock
 	@$(INSTALL) --no-deps --editable .
 	@touch $(VENV)/.run $@

@@ -141,7 +141,8 @@ def _process(folder: Path) -> "subprocess.Popen[bytes]":
         "import anyio, sys\nfrom pathlib import Path\n"
         "from mcp_agents.adapters.nats_embedded import EmbeddedOptions, embedded\n"
         "async def main():\n"
-        f"    async with embedded(EmbeddedOptions(folder=Path({str(folder / 'nats')!r}), key=b'k' * 32, key_id='one')):\n"
+        f"    folder = Path({str(folder / 'nats')!r})\n"
+        "    async with embedded(EmbeddedOptions(folder=folder, key=b'k' * 32, key_id='one')):\n"
         "        print('up', flush=True)\n        await anyio.sleep_forever()\n"
         "anyio.run(main)\n"
     )

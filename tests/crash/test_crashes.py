@@ -305,9 +305,7 @@ async def test_the_counts_after_a_death_are_those_of_the_table(
 
 
 @pytest.mark.parametrize("scenario", [*WORKER, *REPEATABLE], ids=lambda scenario: scenario.name)
-async def test_what_may_have_happened_twice_is_said_aloud(
-    scenario: Scenario, aftermaths: dict[str, Aftermath]
-) -> None:
+async def test_what_may_have_happened_twice_is_said_aloud(scenario: Scenario, aftermaths: dict[str, Aftermath]) -> None:
     """More answers or effects than the run needed never go without a retry event."""
     after = aftermaths[scenario.name]
     if after.answers > 2 or len(after.effects) > 1:

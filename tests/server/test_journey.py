@@ -84,9 +84,11 @@ async def signed_in(server: Served, mode: str) -> AsyncIterator[Client]:
     url = f"{server.url}/mcp/all"
     metadata = OAuthClientMetadata(redirect_uris=[AnyUrl(REDIRECT)], token_endpoint_auth_method="none")
     auth = OAuthClientProvider(url, metadata, Memory(registered.id), browse, returned)
-    async with httpx2.AsyncClient(auth=auth, timeout=60, trust_env=False) as http:
-        async with Client(streamable_http_client(url, http_client=http), mode=mode) as client:
-            yield client
+    async with (
+        httpx2.AsyncClient(auth=auth, timeout=60, trust_env=False) as http,
+        Client(streamable_http_client(url, http_client=http), mode=mode) as client,
+    ):
+        yield client
 
 
 async def the_main_job(client: Client, http_tools: str) -> None:
@@ -158,13 +160,13 @@ async def test_the_same_job_over_stdio(tmp_path: Path) -> None:
 async def test_an_agent_is_a_server_of_its_own(server: Served) -> None:
     """Its path shows one tool with its name, which answers with the agent's words."""
     async with server.remote("default") as remote:
-        await remote.call(
-            "agent_create", {"name": "parrot", "description": "Repeats.", "virtual_model": "rule-based"}
-        )
+        await remote.call("agent_create", {"name": "parrot", "description": "Repeats.", "virtual_model": "rule-based"})
     token = await server.token("default")
-    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, trust_env=False) as http:
-        async with Client(streamable_http_client(f"{server.url}/mcp/agent/parrot", http_client=http)) as client:
-            tools = (await client.list_tools()).tools
-            assert [tool.name for tool in tools] == ["parrot"]
-            result = await client.call_tool("parrot", {"prompt": "say hello there"})
-            assert result.content[0].text == "hello there"
+    async with (
+        httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, trust_env=False) as http,
+        Client(streamable_http_client(f"{server.url}/mcp/agent/parrot", http_client=http)) as client,
+    ):
+        tools = (await client.list_tools()).tools
+        assert [tool.name for tool in tools] == ["parrot"]
+        result = await client.call_tool("parrot", {"prompt": "say hello there"})
+        assert result.content[0].text == "hello there"

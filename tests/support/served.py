@@ -11,10 +11,10 @@ import uvicorn
 
 from mcp_agents.kernel.tasks import background
 from mcp_agents.server.cli.remote import Credentials, Remote, connected
-from mcp_agents.server.listening import listen
 from mcp_agents.server.compose import House, open_house
 from mcp_agents.server.config import Settings
 from mcp_agents.server.http import app
+from mcp_agents.server.listening import listen
 
 
 @dataclass(frozen=True, slots=True)
