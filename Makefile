@@ -47,6 +47,7 @@ clean: ## removes the virtual environment and caches
 $(VENV)/.run: requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(MAKE_VENV)
 	@$(PREPARE)
+	@echo "Installing into $(VENV), once …"
 	@$(INSTALL) --require-hashes -r requirements.lock
 	@$(INSTALL) --no-deps --editable .
 	@touch $@
@@ -54,6 +55,7 @@ $(VENV)/.run: requirements.lock pyproject.toml
 $(VENV)/.dev: requirements-dev.lock pyproject.toml
 	@test -x $(BIN)/python || $(MAKE_VENV)
 	@$(PREPARE)
+	@echo "Installing into $(VENV), once …"
 	@$(INSTALL) --require-hashes -r requirements-dev.lock
 	@$(INSTALL) --no-deps --editable .
 	@touch $(VENV)/.run $@

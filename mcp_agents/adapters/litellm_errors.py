@@ -98,7 +98,7 @@ _TABLE: Final[Mapping[str, tuple[type[AgentsError], str, str]]] = {
     "MODEL_CONTEXT_TOO_LONG": (
         Invalid,
         "The conversation is longer than the model can read.",
-        "Shorten the prompt or the session, or choose a model with a larger context window.",
+        "Shorten the prompt, or choose a model with a larger context window.",
     ),
     "MODEL_CONTENT_FILTERED": (
         Invalid,

@@ -151,13 +151,16 @@ class NatsLink:
         """
         append_id = secrets.token_hex(16)
         fenced = {**(headers or {}), _EXPECTED: str(expected), _APPEND_ID: append_id}
+        patient_until = anyio.current_time() + PATIENCE
         while True:
             answer = json.loads((await self.request(subject, payload, fenced)).data)
             error = answer.get("error")
             if error is None:
                 return int(answer["seq"])
             if error.get("err_code") not in _WRONG_SEQUENCE:
-                if error.get("code") == 503:
+                if error.get("code") == 503:  # no leader, no room: it may pass
+                    if anyio.current_time() > patient_until:
+                        raise unavailable()
                     await anyio.sleep(0.05)
                     continue
                 raise Refused(error.get("err_code", 0), error.get("description", ""))

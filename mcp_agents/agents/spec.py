@@ -1,4 +1,4 @@
-"""What an agent is: the brief's fields, their bounds, and the stored record.
+"""What an agent is: its fields, their bounds, and the stored record.
 
 `AgentDraft` is what a person or a client writes (pydantic, the wire); `Agent` is the record the house
 keeps (frozen, fast). Whether a model or a tool exists is asked by the catalog, not here.

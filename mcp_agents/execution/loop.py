@@ -97,7 +97,7 @@ class Loop:
             await recorder.record([Failed(problem=Problem.of(error))])
 
     async def _settle(self, recorder: Recorder, toolset: Toolset, offered: dict[str, Tool]) -> None:
-        """Ends every claim that an earlier worker left open, and sends what was never sent."""
+        """Ends every claim that an earlier worker left open: sends it again where that is allowed."""
         run = recorder.run
         left = run.owed()
         if not left:
@@ -105,8 +105,6 @@ class Loop:
         recovery: list[AnyEvent] = []
         again: list[tuple[ToolCall, str]] = []
         for call, effect_id, repeatable in left:
-            if not effect_id:
-                continue
             may_repeat = repeatable and call.tool in offered
             recovery.append(effects.taken_over(effect_id, call.tool, repeatable=may_repeat))
             if may_repeat:

@@ -47,7 +47,7 @@ class ToolCallView(Struct, frozen=True, kw_only=True):
     effect_id: str
     tool: str
     arguments: dict[str, Any]
-    state: Literal["claimed", "done", "failed", "unknown"]
+    state: Literal["not_sent", "claimed", "done", "failed", "unknown"]
     result: str = ""
     tool_ms: int = 0
 
@@ -249,7 +249,7 @@ class Run:
                     effect_id=call.effect_id,
                     tool=call.call.tool,
                     arguments=call.call.arguments,
-                    state="claimed" if call.state == "owed" else call.state,
+                    state="not_sent" if call.state == "owed" else call.state,
                     result=call.result,
                     tool_ms=call.tool_ms,
                 )

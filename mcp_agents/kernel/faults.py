@@ -11,7 +11,7 @@ class Faults(Protocol):
     """Told when execution reaches a named point."""
 
     def reach(self, point: str) -> None:
-        """May not return at all. `point` reads like `append:started:before`."""
+        """May not return at all. `point` reads like `append:Started:before`."""
         ...
 
 

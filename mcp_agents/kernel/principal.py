@@ -1,7 +1,7 @@
 """Who asks, as a value. Made at the door from a verified token, carried everywhere, changed nowhere.
 
-A `Principal` is not a credential: it holds no token. A delegated run gets the intersection of its
-parent's rights and its own, and the chain of agents that act for the caller.
+A `Principal` is not a credential: it holds no token. `actors` is the chain of agents that act for the
+caller; a run never has more rights than who asked for it.
 """
 
 from dataclasses import dataclass, field, replace

@@ -222,7 +222,7 @@ class TenantSpace:
         return sorted(subject.rsplit(".", 1)[1] for subject in subjects)
 
     async def enqueue(self, agent_id: str, execution_id: str, *, occasion: str) -> None:
-        """Puts a run in the queue; once per `occasion` (`accepted`, `resumed-3`), however often it is called."""
+        """Puts a run in the queue; once per `occasion` (`accepted`, `swept`), however often it is called."""
         job = Job(self.tenant, _token(agent_id), _token(execution_id))
         subject = f"cb.agent.execute.{job.tenant}.{job.agent_id}"
         await self._doors.queue.publish(subject, job, dedup=f"{execution_id}.{occasion}")

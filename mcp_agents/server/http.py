@@ -1,6 +1,6 @@
 """The HTTP door: who may connect, who asks, and with which right, before anything else is looked at.
 
-Order of the layers: Host and Origin → path → bearer → scope → the MCP session manager. A request without
+Order of the layers: Host and Origin → path → bearer → strict JSON → scope → the MCP session manager. A request without
 enough is answered with the challenge that lets a client get it: 401 with the metadata's address, 403 with
 the scopes to step up to. The pages of the authorization server are `mcp_agents_auth`'s.
 """

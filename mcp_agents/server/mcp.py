@@ -36,7 +36,6 @@ log = logging.getLogger("mcp_agents.mcp")
 NAME: Final = "mcp-agents"
 AGENT_PREFIX: Final = "agent/"
 PAGE: Final = 100
-META_PREFIX: Final = "io.github.mcp-agents/"
 _LISTS: Final = CacheHint(30_000, "private")
 _INSTRUCTIONS: Final = (
     "Runs LLM agents durably. Find agents with agent_list or make one with agent_create, then run one with "
@@ -276,8 +275,8 @@ class Door:
             await ctx.session.report_progress(steps, None, message)
 
         traceparent = str(meta.get("traceparent", ""))
-        depth = meta.get(f"{META_PREFIX}depth", 0)
-        effect_id = meta.get(f"{META_PREFIX}effect_id", "")
+        depth = meta.get(f"{rendering.META_PREFIX}depth", 0)
+        effect_id = meta.get(f"{rendering.META_PREFIX}effect_id", "")
         return Call(
             principal=seat.principal,
             space=self._tenancy.of(seat.principal),

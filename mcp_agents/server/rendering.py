@@ -31,7 +31,9 @@ JSONRPC_CODE: Final[dict[str, int]] = {
 }
 """Where the protocol wants an error instead of a tool result: resources and prompts."""
 
-ERROR_META: Final = "io.github.mcp-agents/error"
+META_PREFIX: Final = "io.github.mcp-agents/"
+"""Before every key of ours in `_meta`."""
+ERROR_META: Final = f"{META_PREFIX}error"
 
 
 def public(error: AgentsError) -> dict[str, Any]:

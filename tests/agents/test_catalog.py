@@ -51,7 +51,7 @@ def draft(**fields: Any) -> AgentDraft:
 
 
 async def test_every_field_that_was_written_is_read_back(rooms: Rooms) -> None:
-    """The record holds the brief's fields, and what the server sets beside them."""
+    """The record holds every field, and what the server sets beside them."""
     written = draft(
         description="Helps.",
         system_prompt="Be kind.",
@@ -90,7 +90,7 @@ async def test_every_field_that_was_written_is_read_back(rooms: Rooms) -> None:
     ],
 )
 def test_a_field_out_of_bounds_is_refused(wrong: dict[str, Any]) -> None:
-    """Bounds of the brief, and no field that the server sets itself."""
+    """Nothing beyond the bounds, and no field that the server sets itself."""
     with pytest.raises(ValidationError):
         draft(**wrong)
 

@@ -63,7 +63,7 @@ def test_a_tenant_and_a_token_for_scripts_beside_a_running_server(tmp_path: Path
         assert 3590 <= token["expires_in"] <= 3600
         everything = json.loads(program(tmp_path, "token", "--tenant", "acme", "--json").stdout)
         ran = program(tmp_path, "run", "nobody", "hello", "--token", everything["access_token"], "--url", f"{url}/mcp")
-        assert_refused(ran, 2, "AGENT_UNKNOWN")
+        assert_refused(ran, 1, "AGENT_UNKNOWN")
 
 
 def test_the_first_start_offers_a_sign_in_once(tmp_path: Path) -> None:
@@ -91,6 +91,28 @@ def test_an_unknown_tenant_or_scope_is_refused(tmp_path: Path) -> None:
     assert_refused(program(tmp_path, "token", "--tenant", "acme", "--scope", "agents:fly"), 2, "scope")
     assert_refused(program(tmp_path, "tenant", "create", "acme"), 1, "acme")
     assert_refused(program(tmp_path, "tenant", "create", "No Such Name"), 2)
+
+
+def test_a_server_that_is_not_there_and_a_bad_token_are_sentences(tmp_path: Path) -> None:
+    """`run` says what is wrong and what to do, without a trace."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    absent = program(tmp_path, "run", "a", "b", "--url", f"http://127.0.0.1:{port}/mcp", "--token", "x")
+    assert_refused(absent, 1, "No server answers", "mcp-agents serve")
+    with serving(tmp_path) as url:
+        assert_refused(program(tmp_path, "run", "a", "b", "--url", f"{url}/mcp", "--token", "bad"), 1, "token")
+
+
+def test_brackets_in_a_message_are_printed_as_they_are(tmp_path: Path) -> None:
+    """A setting's section is not taken for markup."""
+    assert "[nats] url" in program(tmp_path, "tenant", "list", MCP_AGENTS_NATS__URL="nats://127.0.0.1:1").stderr
+
+
+def test_a_client_belongs_to_a_tenant_that_exists(tmp_path: Path) -> None:
+    """Nothing is registered for a tenant that is not there."""
+    refused = program(tmp_path, "client", "create", "ci", "--tenant", "nobody", "--credentials")
+    assert_refused(refused, 1, "tenant")
+    assert "cs_" not in refused.stdout
 
 
 def test_a_taken_port_names_the_way_out(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import logging
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -757,7 +758,7 @@ async def test_a_refusal_names_what_is_wrong(house: Served, wire: Wire, era: Era
     assert words in error["message"]
     assert error["next_step"]
     assert answer.result["content"][0]["text"].startswith(f"{code}: ")
-    for secret in ("Traceback", "/work/", ".py", "site-packages"):
+    for secret in ("Traceback", str(Path(__file__).parents[2]), ".py", "site-packages"):
         assert secret not in answer.body.decode()
     for name in ("n", "dead"):
         assert not (await wire.call("agent_get", {"agent": name})).good

@@ -141,6 +141,7 @@ async def client_create(
     """Register the client NAME; its secret, if it has one, is printed once."""
     settings = settings_of(config)
     async with open_house(settings, public_url_of(settings)) as house:
+        await house.auth.tenants.get(tenant)
         made, secret = await house.auth.clients.register(
             tenant,
             name,

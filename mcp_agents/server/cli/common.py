@@ -59,7 +59,7 @@ async def _call(command: Callable[..., Awaitable[None]], args: Any, kwargs: Any)
 
 def fail(error: AgentsError) -> None:
     """Says what went wrong and what to do, and ends the program."""
-    err.print(f"[red]mcp-agents:[/red] {error.public}", markup=True)
+    err.print(f"[red]mcp-agents:[/red] {escape(error.public)}")
     if error.next_step:
         err.print(f"  {error.next_step}", markup=False)
     sys.exit(2 if isinstance(error, Invalid) else 1)

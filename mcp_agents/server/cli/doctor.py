@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import msgspec
 from msgspec import Struct
+from rich.markup import escape
 
 from mcp_agents.kernel.errors import AgentsError
 from mcp_agents.kernel.principal import Principal
@@ -43,9 +44,9 @@ async def doctor(config: Path | None, as_json: bool) -> None:
     else:
         for finding in findings:
             mark = "[green]good[/green]" if finding.good else "[red]mend[/red]"
-            out.print(f"{mark}  {finding.what:14} {finding.found}")
+            out.print(f"{mark}  {escape(finding.what):14} {escape(finding.found)}")
             if finding.advice:
-                out.print(f"      [dim]{finding.advice}[/dim]")
+                out.print(f"      [dim]{escape(finding.advice)}[/dim]")
     if not all(finding.good for finding in findings):
         sys.exit(1)
 

@@ -11,11 +11,13 @@ from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 from mcp.shared.dispatcher import ProgressFnT
+from mcp.shared.exceptions import MCPError
 from mcp_types import Implementation
 
 from mcp_agents import __version__
-from mcp_agents.kernel.errors import Fault, Invalid, Unavailable
+from mcp_agents.kernel.errors import KINDS, Denied, Fault, Invalid, Unavailable
 from mcp_agents.kernel.tasks import background
+from mcp_agents.server.rendering import ERROR_META
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +61,14 @@ class Remote:
         result = await self._client.call_tool(tool, arguments, progress_callback=progress)
         structured = getattr(result, "structured_content", None)
         if result.is_error and not structured:
+            problem = (result.meta or {}).get(ERROR_META) or {}
+            kind = KINDS.get(str(problem.get("kind")), Invalid)
             text = " ".join(getattr(part, "text", "") for part in result.content)
-            raise Invalid("REMOTE_ERROR", f"{tool}: {text}")
+            raise kind(
+                str(problem.get("code", "REMOTE_ERROR")),
+                f"{tool}: {problem.get('code', '')}: {problem.get('message', text)}",
+                str(problem.get("next_step", "")),
+            )
         if not isinstance(structured, dict):
             raise Fault("REMOTE_ANSWER", f"{tool} returned no structured result.")
         return structured
@@ -79,12 +87,21 @@ async def connected(url: str, credentials: Credentials) -> AsyncIterator[Remote]
         )
     timeout = httpx2.Timeout(30, read=600)
     info = Implementation(name="mcp-agents-cli", version=__version__)
-    async with background(), httpx2.AsyncClient(auth=auth, headers=headers, timeout=timeout, trust_env=False) as http:
-        try:
-            opening = Client(streamable_http_client(url, http_client=http), client_info=info)
-            async with opening as client:
-                yield Remote(client)
-        except (httpx2.TransportError, ConnectionError) as cause:
-            raise Unavailable(
-                "SERVER_UNREACHABLE", f"No server answers at {url}.", "Start one with `mcp-agents serve`."
-            ) from cause
+    try:
+        # `background` lets a lone exception out as itself, whatever groups the SDK wraps it in.
+        async with (
+            background(),
+            httpx2.AsyncClient(auth=auth, headers=headers, timeout=timeout, trust_env=False) as http,
+            Client(streamable_http_client(url, http_client=http), client_info=info) as client,
+        ):
+            yield Remote(client)
+    except (httpx2.TransportError, ConnectionError) as cause:
+        raise Unavailable(
+            "SERVER_UNREACHABLE", f"No server answers at {url}.", "Start one with `mcp-agents serve`."
+        ) from cause
+    except MCPError as cause:
+        raise Denied(
+            "SERVER_REFUSED",
+            f"The server at {url} refused: {cause}.",
+            "Check that the token or the client's secret is good for this server.",
+        ) from cause

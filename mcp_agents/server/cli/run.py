@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import click
+import msgspec
 
-from mcp_agents.kernel.errors import Invalid
+from mcp_agents.kernel.errors import Fault, Invalid
+from mcp_agents.kernel.events import Problem
 from mcp_agents.server.cli.common import config_option, err, json_option, public_url_of, runs_async, settings_of, show
 from mcp_agents.server.cli.remote import Credentials, connected
 from mcp_agents.server.compose import open_house
@@ -33,13 +35,13 @@ async def run(config: Path | None, agent: str, prompt: str, url: str, token: str
             token = issued.access_token
 
     async def tell(progress: float, total: float | None, message: str | None) -> None:
-        err.print(f"[dim]{message}[/dim]", end="\n", markup=True)
+        err.print(message or "", style="dim", markup=False)
 
     async with connected(url or f"{public_url}/mcp", Credentials(token=token)) as remote:
         result = await remote.call("agent_execute", {"agent": agent, "prompt": prompt}, tell)
         while result["status"] in ("pending", "running", "waiting"):
             result = await remote.call("execution_wait", {"execution_id": result["execution_id"]}, tell)
     if result["status"] != "completed" and not as_json:
-        problem = result.get("error") or {}
-        raise Invalid(problem.get("code", "RUN_ENDED"), problem.get("public", f"The run is {result['status']}."))
+        problem = result.get("error")
+        raise msgspec.convert(problem, Problem).error() if problem else Fault("RUN_ENDED", f"It is {result['status']}.")
     show(result, as_json=as_json, text=result["text"])

@@ -16,7 +16,7 @@ import click
 import uvicorn
 from mcp.server.stdio import stdio_server
 
-from mcp_agents.kernel.errors import AgentsError, Invalid
+from mcp_agents.kernel.errors import AgentsError, Conflict, Invalid
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.scopes import TENANT_SCOPES
 from mcp_agents.kernel.tasks import background
@@ -140,6 +140,8 @@ async def stdio(config: Path | None) -> None:
         for number in range(max(1, settings.server.workers)):
             tasks.start_soon(house.worker(number).work)
         tasks.start_soon(sweep, house)
+        with suppress(Conflict):  # there since an earlier start; from now on tokens can be made for it, too
+            await house.auth.tenants.create(local.tenant, "Local")
         server = Door(house.catalogue, house.services, house.tenancy, local).server()
         async with stdio_server() as (incoming, outgoing):
             await server.run(incoming, outgoing, server.create_initialization_options())
