@@ -1,9 +1,9 @@
 """A read-through cache in front of the NATS store, for records that are read on every call and seldom change.
 
-A record is kept until a write to its key is heard on the bucket's subject; our own writes are noted at
-once, and after anything that may have been missed everything is forgotten. A write of another process is
-therefore seen as soon as its message arrives. Changes stay compare-and-set: acting on a record that just
-moved on is a `WrongRevision`, never a lost update.
+A record is kept until the bucket says that a write to its key was stored (`cb.changed.{bucket}.{key}`); our
+own writes are noted at once, and after anything that may have been missed everything is forgotten. A write
+of another process is therefore seen as soon as its message arrives. Changes stay compare-and-set: acting on
+a record that just moved on is a `WrongRevision`, never a lost update.
 """
 
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ class NatsCachedStore:
         """Listens to the cached buckets for as long as the link lives."""
         self._link.on_gap(self._forget_all)
         for bucket in CACHED:
-            await self._link.client.subscribe(f"$KV.{bucket}.>", cb=self._heard)
+            await self._link.client.subscribe(f"cb.changed.{bucket}.>", cb=self._heard)
         await self._link.client.flush()  # the server knows of us before the first record is kept
 
     async def get(self, bucket: Bucket, key: str) -> Record | None:
@@ -63,7 +63,7 @@ class NatsCachedStore:
         return self._store.scan(bucket, pattern)
 
     async def _heard(self, message: Msg) -> None:
-        _, bucket, key = message.subject.split(".", 2)
+        _, _, bucket, key = message.subject.split(".", 3)
         self._forget(bucket, key)
 
     def _forget(self, bucket: str, key: str) -> None:

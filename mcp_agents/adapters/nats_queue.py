@@ -36,6 +36,7 @@ class NatsDelivery:
         _, _, _, tenant, agent_id = message.subject.split(".")
         self.job = Job(tenant, agent_id, msgspec.json.decode(message.data, type=_Wire).execution_id)
         self.attempt = int(message.metadata.num_delivered or 1)
+        self.number = int(message.metadata.sequence.stream)
 
     # A signal that is lost costs a redelivery, which the fenced log makes harmless; so none of these raises.
 

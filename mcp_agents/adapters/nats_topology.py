@@ -58,6 +58,9 @@ def streams(replicas: int) -> list[dict[str, Any]]:
             "allow_msg_ttl": True,
             "deny_delete": True,
             "discard": "new",
+            # Told of what was stored, not of what was sent: a cache that heard of a write before it landed
+            # would read the old record once more and keep it.
+            "republish": {"src": f"$KV.{bucket}.>", "dest": f"cb.changed.{bucket}.>", "headers_only": True},
         }
         for bucket in BUCKETS
     ]

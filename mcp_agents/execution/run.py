@@ -114,6 +114,7 @@ class Run:
     finished_at: datetime | None = None
     status: Status = "pending"
     attempts: int = 0
+    job: int = 0
     turns: list[_Turn] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     cost_micro_usd: int = 0
@@ -149,7 +150,7 @@ class Run:
                 pass
             case Started():
                 self.started_at = self.started_at or entry.at
-                self.attempts, self.status = event.attempt, "running"
+                self.attempts, self.job, self.status = event.attempt, event.job, "running"
             case ModelAnswered():
                 self.turns.append(_Turn(event.text, [_Call(call) for call in event.tool_calls]))
                 self.usage += event.usage

@@ -7,7 +7,7 @@ closes, unfinished jobs go back to the queue at once.
 
 import logging
 from contextlib import suppress
-from typing import Final
+from typing import Final, Literal
 
 import anyio
 import msgspec
@@ -26,6 +26,9 @@ log = logging.getLogger("mcp_agents.worker")
 KEEP_SECONDS: Final = 1.5
 MAX_ATTEMPTS: Final = 5
 _IDLE_SECONDS: Final = 5.0
+
+Fate = Literal["done", "give back", "leave"]
+"""What becomes of a leased job: acknowledged, returned to the queue at once, or left to its lease."""
 
 
 class Worker:
@@ -55,15 +58,15 @@ class Worker:
                     tasks.start_soon(self._hold, delivery, scope)
 
     async def _hold(self, delivery: Delivery, scope: anyio.CancelScope) -> None:
-        """One job from lease to acknowledgement."""
-        finished = False
+        """One job from its lease to what becomes of it."""
+        fate: Fate = "give back"
         try:
             with scope:
-                finished = await self._bring_to_end(delivery)
-            if scope.cancel_called and not finished:
-                finished = await self._is_final(delivery)
+                fate = await self._bring_to_end(delivery)
+            if scope.cancelled_caught:
+                fate = await self._fate_of_lost(delivery)
         except Fenced:
-            finished = await self._is_final(delivery)
+            fate = await self._fate_of_lost(delivery)
         except AgentsError as error:
             log.warning("run %s is given back: %s", delivery.job.execution_id, error)
         except Exception:  # the boundary: what one run meets must not end the worker
@@ -72,59 +75,76 @@ class Worker:
             self._held.pop(delivery.job.execution_id, None)
             self._ended.set()
             with anyio.move_on_after(2, shield=True):
-                if finished:
-                    self._tenancy.faults.reach("job:done")
-                    await delivery.done()
-                else:
-                    await delivery.release()
+                match fate:
+                    case "done":
+                        self._tenancy.faults.reach("job:done")
+                        await delivery.done()
+                    case "give back":
+                        await delivery.release()
+                    case "leave":
+                        pass  # it is somebody else's by now: our word about it could only harm
 
-    async def _bring_to_end(self, delivery: Delivery) -> bool:
-        job = delivery.job
-        execution = self._tenancy.of_job(job).log(job.execution_id)
-        if delivery.attempt == 1 and (begun := execution.begun_here()):
-            try:
-                return await self._work_on(delivery, execution, *begun)
-            except Fenced:
-                log.debug("run %s moved on before its worker had it", job.execution_id)
-        return await self._work_on(delivery, execution, *await execution.read())
-
-    async def _work_on(self, delivery: Delivery, execution: ExecutionLog, tip: Tip, entries: list[Entry]) -> bool:
-        job = delivery.job
-        if not entries:
-            log.error("job %s has no log and is dropped", job.execution_id)
-            return True
-        run = Run.folded(job.execution_id, entries)
-        if run.finished or (run.status == "running" and delivery.attempt == 1):
-            return True  # over, or a second job of a run that another delivery holds
-        recorder = Recorder(self._tenancy.of_job(job), execution, tip, run, anyio.Lock(fast_acquire=True))
-        if delivery.attempt > MAX_ATTEMPTS:
-            await recorder.record([Failed(problem=Problem.of(_too_many_attempts()))])
-            return True
-        await recorder.record(self._start(run, delivery.attempt))
+    async def _bring_to_end(self, delivery: Delivery) -> Fate:
+        recorder = await self._begin(delivery)
+        if not isinstance(recorder, Recorder):
+            return recorder
+        run = recorder.run
         try:
             await self._loop.finish(recorder)
         except (AgentsError, Fenced):
             raise
         except Exception:  # the boundary: a defect ends this run, not the worker
-            log.exception("run %s met a defect", job.execution_id)
+            log.exception("run %s met a defect", run.execution_id)
             defect = Fault("INTERNAL", "The run met a defect of the server.", "Report it with the execution id.")
             await recorder.record([Failed(problem=Problem.of(defect))])
-        return run.finished
+        return "done" if run.finished else "give back"
 
-    def _start(self, run: Run, attempt: int) -> list[AnyEvent]:
-        attempt = max(attempt, run.attempts + 1)
-        events: list[AnyEvent] = [Started(worker=self._name, attempt=attempt)]
+    async def _begin(self, delivery: Delivery) -> Recorder | Fate:
+        """Takes the run over, in its log; or says what to do with a job for which there is nothing to do."""
+        execution = self._tenancy.of_job(delivery.job).log(delivery.job.execution_id)
+        if delivery.attempt == 1 and (begun := execution.begun_here()):
+            try:
+                return await self._take_over(delivery, execution, *begun)
+            except Fenced:
+                log.debug("run %s moved on before its worker had it", delivery.job.execution_id)
+        return await self._take_over(delivery, execution, *await execution.read())
+
+    async def _take_over(
+        self, delivery: Delivery, execution: ExecutionLog, tip: Tip, entries: list[Entry]
+    ) -> Recorder | Fate:
+        job = delivery.job
+        if not entries:
+            log.error("job %s has no log and is dropped", job.execution_id)
+            return "done"
+        run = Run.folded(job.execution_id, entries)
+        if run.finished:
+            return "done"
+        if run.status == "running" and delivery.attempt == 1:
+            # A second job of a run under way can go. The same job in somebody else's hands cannot: it is
+            # what brings the run back if they die, and we are the one who came late.
+            return "done" if run.job != delivery.number else "leave"
+        recorder = Recorder(self._tenancy.of_job(job), execution, tip, run, anyio.Lock(fast_acquire=True))
+        if delivery.attempt > MAX_ATTEMPTS:
+            await recorder.record([Failed(problem=Problem.of(_too_many_attempts()))])
+            return "done"
+        await recorder.record(self._start(run, delivery))
+        return recorder
+
+    def _start(self, run: Run, delivery: Delivery) -> list[AnyEvent]:
+        attempt = max(delivery.attempt, run.attempts + 1)
+        events: list[AnyEvent] = [Started(worker=self._name, attempt=attempt, job=delivery.number)]
         if run.attempts and not run.owed():
             # The call may have been on its way when its worker was lost: said aloud, since it may be paid twice.
             events.append(Retry(what=f"model turn {len(run.turns) + 1}", reason="its worker was lost"))
         return events
 
-    async def _is_final(self, delivery: Delivery) -> bool:
-        """Whether the run has ended, by whomever; only then may our acknowledgement remove the job."""
+    async def _fate_of_lost(self, delivery: Delivery) -> Fate:
+        """A run that is no longer ours: its job may go only if the run has ended, by whomever."""
         with anyio.move_on_after(5, shield=True), suppress(AgentsError):
             _, entries = await self._tenancy.of_job(delivery.job).log(delivery.job.execution_id).read()
-            return Run.folded(delivery.job.execution_id, entries).finished
-        return False
+            if Run.folded(delivery.job.execution_id, entries).finished:
+                return "done"
+        return "leave"
 
     async def _keep_leases(self) -> None:
         while True:

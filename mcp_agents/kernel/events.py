@@ -98,10 +98,11 @@ class Requested(Event, frozen=True, kw_only=True, tag="requested"):
 
 
 class Started(Event, frozen=True, kw_only=True, tag="started"):
-    """A worker took the run; `attempt` above 1 means that another one had it before."""
+    """A worker took the run, under the job with this number; `attempt` above 1: another one had it before."""
 
     worker: str
     attempt: int
+    job: int = 0
 
 
 class ModelAnswered(Event, frozen=True, kw_only=True, tag="model_answered"):

@@ -23,6 +23,11 @@ class Delivery(Protocol):
         """1 on the first delivery."""
         ...
 
+    @property
+    def number(self) -> int:
+        """Which job this is; the same for every delivery of it."""
+        ...
+
     async def keep(self) -> None:
         """Renews the lease."""
         ...

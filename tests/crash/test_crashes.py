@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -186,11 +187,14 @@ class Nursery:
 async def aftermaths(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Aftermath]]:
     """Every scenario, run; by name."""
     found: dict[str, Aftermath] = {}
+    # Imported before any run, since the seconds it takes would cost the runs of this process their leases.
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    import_module("litellm")
     nursery = Nursery()
     async with ScriptedProvider(_script()) as provider, background() as tasks:
         tasks.start_soon(nursery.listen)
         try:
-            limit = anyio.CapacityLimiter(12)
+            limit = anyio.CapacityLimiter(8)
 
             async def one(scenario: Scenario) -> None:
                 async with limit:

@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
+from mcp_agents.kernel.principal import Principal
 from mcp_agents.server.cli.remote import Remote
 from tests.support.provider import Call, ScriptedProvider, Step
 from tests.support.served import Served, served
@@ -181,6 +182,22 @@ async def test_twenty_calls_with_one_key_at_once_are_one_run(server: Served) -> 
         for _ in range(20):
             tasks.start_soon(one)
     assert len(found) == 1
+
+
+async def test_a_second_job_of_a_run_under_way_changes_nothing(server: Served, remote: Remote) -> None:
+    """What the sweeper queues once too often is dropped by whoever takes it, and the run goes on undisturbed."""
+    started = await remote.call("agent_submit", {"agent": "worker", "prompt": 'call count_slowly with {"to": 2}'})
+    execution_id = started["execution_id"]
+    with anyio.fail_after(20):
+        while (await remote.call("execution_get", {"execution_id": execution_id}))["status"] != "running":
+            pass
+        space = server.house.tenancy.of(Principal(tenant="acme", subject="sweeper", scopes=frozenset()))
+        await space.enqueue(started["agent_id"], execution_id, occasion="swept")
+        result = await remote.call("execution_wait", {"execution_id": execution_id})
+        assert result["status"] == "completed"
+        assert result["attempts"] == 1
+        while (await server.house.link.api("STREAM.INFO.CB_JOBS"))["state"]["messages"]:
+            pass
 
 
 async def test_an_inactive_agent_takes_no_runs(server: Served) -> None:
