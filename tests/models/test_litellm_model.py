@@ -321,7 +321,7 @@ from mcp_agents.adapters.litellm_model import LitellmModel
 from tests.models.asking import collect, request, user
 async def main():
     model = LitellmModel()
-    asked = request(user("hi"), model="openai/meta-llama/llama-3-8b", api_base=sys.argv[1])
+    asked = request(user("hi"), model="openai/meta-llama/llama-3-8b", api_base=sys.argv[1], timeout=90.0)
     _, answer = await collect(model, asked)
     await model.aclose()
     print(json.dumps([answer.text, reached, "LEAKED" in os.environ]))
