@@ -77,11 +77,8 @@ async def _agents(remote: Remote, url: str, credentials: Credentials, model: str
 
 
 async def _executed(remote: Remote, agent: str, prompt: str) -> dict[str, Any]:
-    async def tell(progress: float, total: float | None, message: str | None) -> None:
-        out.print(f"     [cyan]…[/cyan] {escape(message or '')}")
-
     out.print(f"     [bold]{agent}[/bold] ← {escape(prompt)}")
-    return await remote.call("agent_execute", {"agent": agent, "prompt": prompt, "wait_seconds": 300}, tell)
+    return await remote.call("agent_execute", {"agent": agent, "prompt": prompt, "wait_seconds": 300}, _tell)
 
 
 async def _interrupted(remote: Remote, workers: "list[subprocess.Popen[str]]") -> dict[str, Any]:
@@ -106,10 +103,11 @@ async def _interrupted(remote: Remote, workers: "list[subprocess.Popen[str]]") -
         if process.pid == holder:
             process.wait()
 
-    async def tell(progress: float, total: float | None, message: str | None) -> None:
-        out.print(f"     [cyan]…[/cyan] {escape(message or '')}")
+    return await remote.call("execution_wait", {"execution_id": execution_id, "timeout_seconds": 120}, _tell)
 
-    return await remote.call("execution_wait", {"execution_id": execution_id, "timeout_seconds": 120}, tell)
+
+async def _tell(progress: float, total: float | None, message: str | None) -> None:
+    out.print(f"     [cyan]…[/cyan] {escape(message or '')}")
 
 
 async def _shown(remote: Remote, result: dict[str, Any]) -> None:

@@ -8,9 +8,8 @@ from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field
 
 from mcp_agents.execution.dispatch import Order
-from mcp_agents.execution.run import ExecutionView, Timings, ToolCallView
-from mcp_agents.kernel.events import Entry, Problem, event_name, public_body
-from mcp_agents.kernel.messages import Usage
+from mcp_agents.execution.run import ExecutionView
+from mcp_agents.kernel.events import Entry, event_name, public_body
 from mcp_agents_tools.surface import scopes
 from mcp_agents_tools.surface.following import HAND_OVER_SECONDS, execute, wait
 from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints, Listed, Plugin
@@ -22,27 +21,9 @@ _ID = Field(
 )
 
 
-class ExecutionResult(Struct, frozen=True, kw_only=True):
+class ExecutionResult(ExecutionView, frozen=True, kw_only=True):
     """A run: its state and, when it has ended, its answer, cost and tool calls. `next_step` says how to go on."""
 
-    execution_id: str
-    agent_id: str
-    agent_version: int
-    status: Literal["pending", "running", "waiting", "completed", "failed", "timeout", "cancelled"]
-    text: str
-    structured: Any
-    usage: Usage
-    cost_micro_usd: int
-    model: str
-    tool_calls: tuple[ToolCallView, ...]
-    timings: Timings
-    error: Problem | None
-    metadata: dict[str, Any]
-    created_at: datetime
-    finished_at: datetime | None
-    trace: str
-    attempts: int
-    cursor: int
     next_step: str
 
 
