@@ -7,7 +7,18 @@ positive, grow with every write of a bucket, and 0 means "must not exist yet".
 from collections.abc import AsyncIterator
 from typing import Literal, NamedTuple, Protocol, get_args
 
-Bucket = Literal["cb_agents", "cb_agent_state", "cb_tool_servers", "cb_tenants", "cb_auth"]
+Bucket = Literal[
+    "cb_agents",
+    "cb_agent_state",
+    "cb_executions",
+    "cb_tool_servers",
+    "cb_models",
+    "cb_capacity",
+    "cb_ledger",
+    "cb_leases",
+    "cb_tenants",
+    "cb_auth",
+]
 BUCKETS: tuple[str, ...] = get_args(Bucket)
 
 
