@@ -45,5 +45,8 @@ class MemoryLog:
                 yield stored
             await landed.wait()
 
+    async def purge(self, subject: str) -> None:
+        self._logs.pop(subject, None)
+
     async def subjects(self, pattern: str) -> dict[str, int]:
         return {subject: len(log) for subject, log in self._logs.items() if log and matches(pattern, subject)}

@@ -37,6 +37,9 @@ class MemoryStore:
         self._revision += 1
         self._cells.pop((bucket, key), None)
 
+    async def any(self, bucket: Bucket, pattern: str) -> bool:
+        return any(own == bucket and matches(pattern, key) and self._live(bucket, key) for own, key in self._cells)
+
     async def scan(self, bucket: Bucket, pattern: str) -> AsyncIterator[Record]:
         for own, key in sorted(self._cells):
             record = self._live(bucket, key) if own == bucket and matches(pattern, key) else None

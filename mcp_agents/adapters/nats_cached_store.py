@@ -59,6 +59,9 @@ class NatsCachedStore:
         finally:
             self._forget(bucket, key)
 
+    async def any(self, bucket: Bucket, pattern: str) -> bool:
+        return await self._store.any(bucket, pattern)
+
     def scan(self, bucket: Bucket, pattern: str) -> AsyncIterator[Record]:
         return self._store.scan(bucket, pattern)
 

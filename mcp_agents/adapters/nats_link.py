@@ -11,7 +11,7 @@ import logging
 import secrets
 from base64 import b64decode
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -196,7 +196,9 @@ class NatsLink:
             raise Refused(int(headers["Status"]), headers.get("Description", ""))
         return int(headers["Nats-Sequence"]), message
 
-    async def each(self, stream: str, subject: str, after: int, batch: int = 256) -> AsyncIterator[tuple[int, Msg]]:
+    async def each(
+        self, stream: str, subject: str, after: int, batch: int = 256
+    ) -> AsyncGenerator[tuple[int, Msg], None]:
         """Every stored message of `subject` (wildcards allowed) behind `after`, in order, in batches."""
         while True:
             query = json.dumps({"seq": after + 1, "next_by_subj": subject, "batch": batch}).encode()

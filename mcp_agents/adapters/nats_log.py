@@ -91,6 +91,9 @@ class NatsLog:
             if not (stale or follower.missed or follower.live):
                 await follower.bell.wait()
 
+    async def purge(self, subject: str) -> None:
+        await self._link.api(f"STREAM.PURGE.{_stream(subject)}", {"filter": subject})
+
     async def subjects(self, pattern: str) -> dict[str, int]:
         found: dict[str, int] = {}
         for shard in range(LOG_SHARDS):

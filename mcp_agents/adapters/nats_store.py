@@ -5,6 +5,7 @@ marker behind; creating over a marker is an update at the marker's sequence.
 """
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Final
 
 from nats.aio.msg import Msg
@@ -50,6 +51,14 @@ class NatsStore:
                     break
                 expected = last[0] if last else 0
         raise WrongRevision(key)
+
+    async def any(self, bucket: Bucket, pattern: str) -> bool:
+        messages = self._link.each(bucket_stream(bucket), _subject(bucket, pattern), 0, batch=8)
+        async with aclosing(messages):
+            async for _, message in messages:
+                if not _is_marker(message):
+                    return True
+        return False
 
     async def scan(self, bucket: Bucket, pattern: str) -> AsyncIterator[Record]:
         prefix = len(_subject(bucket, ""))

@@ -1,67 +1,50 @@
 """The front of execution: accept a run, follow it, look at it, cancel it.
 
-Accepting is three durable steps in this order: the idempotency key (create-only), `requested` in the log,
-the job in the queue. A crash between any two leaves something that the same request, or the sweeper,
-completes. Blocking, streaming and listing are all readers of the log; nothing here runs an agent.
+Accepting is durable steps in this order: the idempotency key (create-only), `requested` in the log, the job
+in the queue. A crash between any two leaves something that the same request, or `recovery`, completes. Where
+this process has a free hand, `requested` and `started` are one commit and there is no job: the run is under
+the lease of the process instead. Blocking, streaming and listing are all readers of the log; nothing here
+runs an agent.
 """
 
 import logging
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import timedelta
-from hashlib import sha256
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import anyio
-import msgspec
-from msgspec import Raw, Struct
 
 from mcp_agents.agents.catalog import AgentCatalog
+from mcp_agents.execution import endings, joining
+from mcp_agents.execution.orders import Order
+from mcp_agents.execution.recorder import Recorder
 from mcp_agents.execution.run import ExecutionView, Run
 from mcp_agents.execution.signals import CONTROL, DELTA, Cancel, Delta, decode_delta, encode
+from mcp_agents.execution.station import Hand, Station
 from mcp_agents.kernel import ids
-from mcp_agents.kernel.errors import Conflict, Exhausted, Fenced, Invalid, NotFound, WrongRevision
-from mcp_agents.kernel.events import START, Caller, Cancelled, Entry, Requested, ends
+from mcp_agents.kernel.errors import Conflict, Exhausted, Fenced, NotFound
+from mcp_agents.kernel.events import (
+    START,
+    Cancelled,
+    Entry,
+    Failed,
+    InputReceived,
+    Problem,
+    Requested,
+    Started,
+    ends,
+)
 from mcp_agents.kernel.messages import Message
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tasks import background
 from mcp_agents.kernel.tenancy import Tenancy, TenantSpace
-from mcp_agents.kernel.trace import new_traceparent
+from mcp_agents.scaling.slots import Slots
 
 log = logging.getLogger("mcp_agents.dispatch")
 
-KEY_SECONDS: Final = 24 * 3600
-MAX_DEPTH: Final = 8
-PROMPT_LIMIT: Final = 1_000_000
-_ORPHAN_AGE: Final = timedelta(seconds=10)
-_LIST_SCAN: Final = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What a caller asks for. `agent` is an id or a name; `submitted` runs on when nobody follows."""
-
-    agent: str
-    prompt: str
-    context: Any = None
-    stream: bool = True
-    tools_enabled: bool = True
-    idempotency_key: str = ""
-    metadata: dict[str, Any] = field(default_factory=dict)
-    overrides: dict[str, Any] = field(default_factory=dict)
-    submitted: bool = False
-    traceparent: str = ""
-    depth: int = 0
-
-
 Update = list[Entry] | Delta
-
-
-class _Key(Struct, frozen=True, kw_only=True):
-    execution_id: str
-    digest: str
-    v: int = 1
+_REMEMBERED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,145 +52,177 @@ class _Prepared:
     execution_id: str
     requested: Requested
     new: bool
+    call_name: str = ""
 
 
 class Dispatcher:
     """Runs of any tenant, always through the caller's `TenantSpace`."""
 
-    def __init__(self, tenancy: Tenancy, agents: AgentCatalog) -> None:
+    def __init__(self, tenancy: Tenancy, agents: AgentCatalog, station: Station, slots: Slots) -> None:
         self._tenancy, self._agents = tenancy, agents
+        self._station, self._slots = station, slots
+        self._full_until: dict[tuple[str, str], float] = {}
 
     async def submit(self, space: TenantSpace, principal: Principal, order: Order) -> str:
         """Accepts a run durably, or joins the one with the same key, and returns its execution id.
 
         Raises `NotFound` (`AGENT_UNKNOWN`), `Conflict` (`AGENT_INACTIVE`, `IDEMPOTENCY_MISMATCH`),
-        `Invalid`, `Exhausted` (`DEPTH_EXHAUSTED`).
+        `Invalid`, `Exhausted` (`DEPTH_EXHAUSTED`, `QUEUE_FULL`).
         """
         prepared = await self._prepare(space, principal, order)
-        await self._accept(space, prepared)
+        await self._accept(space, principal, order, prepared)
         return prepared.execution_id
 
     @asynccontextmanager
     async def execute(
         self, space: TenantSpace, principal: Principal, order: Order, *, deltas: bool
     ) -> AsyncIterator[tuple[str, AsyncIterator[Update]]]:
-        """Accepts a run as `submit` does and follows it from its start: its execution id, and its updates."""
-        prepared = await self._prepare(space, principal, order)
+        """Accepts a run as `submit` does and follows it from its start: its execution id, and its updates.
+
+        A block that is left before the run's end has been seen was a caller that was lost, or that was told to
+        come back: the same call within five minutes joins the run.
+        """
+        prepared = await self._prepare(space, principal, order, rejoin=True)
+        seen = _Seen()
         # Listening begins before there is anything to hear, so that a new run need not be read at all.
         async with self.follow(space, prepared.execution_id, empty=prepared.new, deltas=deltas) as updates:
-            await self._accept(space, prepared)
-            yield prepared.execution_id, updates
+            await self._accept(space, principal, order, prepared)
+            try:
+                yield prepared.execution_id, seen.by(updates)
+            finally:
+                if prepared.call_name and not (seen.end and prepared.new):
+                    with anyio.move_on_after(5, shield=True):
+                        await self._keep_delivery(space, prepared, delivered=seen.end)
 
-    async def _prepare(self, space: TenantSpace, principal: Principal, order: Order) -> "_Prepared":
-        if len(order.prompt) > PROMPT_LIMIT:
-            raise Invalid("PROMPT_TOO_LONG", f"A prompt is at most {PROMPT_LIMIT} characters.", "Shorten it.")
-        if order.depth > MAX_DEPTH:
-            raise Exhausted(
-                "DEPTH_EXHAUSTED",
-                f"Agents called each other {MAX_DEPTH} deep.",
-                "Look for agents that call in a circle.",
-            )
+    async def start(self, space: TenantSpace, principal: Principal, order: Order, execution_id: str) -> None:
+        """Accepts a run under an id that its caller owns (a call of a run, a requeued dead letter), once."""
         agent = (await self._agents.get(space, order.agent)).value
-        if not agent.is_active:
-            raise Conflict("AGENT_INACTIVE", f"The agent {agent.name} is switched off.", "Switch it on first.")
-        minted = ids.mint("ex", self._tenancy.clock)
-        execution_id = await self._keyed(space, principal, order, agent.id, minted) if order.idempotency_key else minted
-        requested = Requested(
-            agent_id=agent.id,
-            agent=Raw(msgspec.json.encode(agent)),
-            prompt=order.prompt,
-            caller=Caller.of(principal),
-            traceparent=order.traceparent or new_traceparent(),
-            context=order.context,
-            stream=order.stream,
-            tools_enabled=order.tools_enabled,
-            metadata=order.metadata,
-            overrides=order.overrides,
-            submitted=order.submitted,
-            depth=order.depth,
-        )
-        return _Prepared(execution_id, requested, new=execution_id == minted)
+        prepared = _Prepared(execution_id, order.requested(agent, principal), new=False)
+        await self._accept(space, principal, order, prepared)
 
-    async def _accept(self, space: TenantSpace, prepared: "_Prepared") -> None:
-        execution_id = prepared.execution_id
-        try:
-            await space.log(execution_id).append(START, [prepared.requested])
-        except Fenced:  # joined: it was accepted before, perhaps by a front end that died before queueing it
-            if (await self._run(space, execution_id)).started_at:
+    async def _prepare(
+        self, space: TenantSpace, principal: Principal, order: Order, *, rejoin: bool = False
+    ) -> _Prepared:
+        agent = (await self._agents.get(space, order.agent)).value
+        requested = order.requested(agent, principal)
+        minted = ids.mint("ex", self._tenancy.clock)
+        if order.idempotency_key:
+            known = await joining.by_key(space, principal, order, agent, minted)
+            self._tenancy.faults.reach("accept:keyed")
+            return _Prepared(known, requested, new=known == minted)
+        if not rejoin:
+            return _Prepared(minted, requested, new=True)
+        name = joining.call_name(principal, order, agent)
+        known = await joining.undelivered(space, name) or minted
+        return _Prepared(known, requested, new=known == minted, call_name=name)
+
+    async def _keep_delivery(self, space: TenantSpace, prepared: _Prepared, *, delivered: bool) -> None:
+        if delivered:
+            await joining.delivered(space, prepared.call_name, prepared.execution_id)
+        else:
+            await joining.keep_undelivered(space, prepared.call_name, prepared.execution_id)
+
+    async def _accept(self, space: TenantSpace, principal: Principal, order: Order, prepared: _Prepared) -> None:
+        if not prepared.new and (run := await self.find(space, prepared.execution_id)):
+            if run.status == "pending":  # its front end may have died before queueing it
+                await self._enqueue(space, prepared)
+            return
+        self._refuse_while_full(space, prepared.requested)
+        # Once begun, accepting is not broken off half way by a caller that hangs up.
+        with anyio.CancelScope(shield=True):
+            hand = None if order.submitted or order.priority == "low" else self._station.free_hand()
+            if hand is not None and await self._slots.take(space, prepared.requested.agent_id):
+                await self._begin(space, prepared, hand)
                 return
-        await space.enqueue(prepared.requested.agent_id, execution_id, occasion="accepted")
+            try:
+                tip, _ = await space.log(prepared.execution_id).append(START, [prepared.requested])
+            except Fenced:
+                return  # the same call came twice at once, and the other one accepts it
+            try:
+                await self._enqueue(space, prepared)
+            except Exhausted as full:
+                if order.idempotency_key:
+                    await joining.forget_key(space, principal, order, prepared.execution_id)
+                await space.log(prepared.execution_id).append(tip, [Failed(problem=Problem.of(full))])
+                raise
         self._tenancy.faults.reach("accept:queued")
 
-    async def _keyed(
-        self, space: TenantSpace, principal: Principal, order: Order, agent_id: str, execution_id: str
-    ) -> str:
-        """The execution that this key stands for: a new one, or the one it was first used for."""
-        digest = _digest(order, agent_id)
-        name = sha256(f"{principal.subject}\0{order.idempotency_key}".encode()).hexdigest()
-        keys = space.records("cb_agent_state", _Key)
+    async def _begin(self, space: TenantSpace, prepared: _Prepared, hand: Hand) -> None:
+        """Accepts the run and puts it into a free hand of this process."""
+        execution = space.log(prepared.execution_id)
+        began = Started(worker=self._station.name, attempt=1)
         try:
-            fresh = _Key(execution_id=execution_id, digest=digest)
-            await keys.create("idempotency", name, value=fresh, ttl=KEY_SECONDS)
-        except WrongRevision:
-            held = await keys.get("idempotency", name)
-            if held is not None:
-                if held.value.digest != digest:
-                    raise Conflict(
-                        "IDEMPOTENCY_MISMATCH",
-                        "This idempotency key was used for another request.",
-                        "Use a new key, or send the same arguments.",
-                    ) from None
-                return held.value.execution_id
-        self._tenancy.faults.reach("accept:keyed")
-        return execution_id
+            tip, entries = await execution.append(START, [prepared.requested, began])
+        except BaseException as error:
+            await self._slots.give_back(space, prepared.requested.agent_id)
+            if isinstance(error, Fenced):
+                return
+            raise
+        hand.begin(Recorder(space, execution, tip, Run.folded(prepared.execution_id, entries)))
+
+    async def _enqueue(self, space: TenantSpace, prepared: _Prepared) -> None:
+        requested = prepared.requested
+        try:
+            await space.enqueue(
+                requested.agent_id, prepared.execution_id, occasion="accepted", priority=requested.priority
+            )
+        except Exhausted as full:
+            if len(self._full_until) > _REMEMBERED:
+                self._full_until.clear()
+            wait = min(1.0, (full.retry_after_ms or 0) / 1000)
+            self._full_until[space.tenant, requested.agent_id] = self._tenancy.clock.monotonic() + wait
+            raise
+
+    def _refuse_while_full(self, space: TenantSpace, requested: Requested) -> None:
+        """Under overload, most refusals cost nothing: the queue was full a moment ago."""
+        until = self._full_until.get((space.tenant, requested.agent_id))
+        if until is None:
+            return
+        left = until - self._tenancy.clock.monotonic()
+        if left <= 0:
+            self._full_until.pop((space.tenant, requested.agent_id), None)
+            return
+        raise Exhausted(
+            "QUEUE_FULL",
+            "Too many runs are waiting for this agent.",
+            "Try again later.",
+            retry_after_ms=max(250, round(left * 1000)),
+        )
+
+    async def find(self, space: TenantSpace, execution_id: str) -> Run | None:
+        """The run, or None when there is none of that id."""
+        if not ids.is_id(execution_id, "ex"):
+            return None
+        _, entries = await space.log(execution_id).read()
+        return Run.folded(execution_id, entries) if entries else None
+
+    async def run(self, space: TenantSpace, execution_id: str) -> Run:
+        """The run as it stands. Raises `NotFound` (`EXECUTION_UNKNOWN`)."""
+        run = await self.find(space, execution_id)
+        if run is None:
+            raise unknown_execution()
+        return run
 
     async def view(self, space: TenantSpace, execution_id: str) -> ExecutionView:
-        """The run as it stands. Raises `NotFound` (`EXECUTION_UNKNOWN`)."""
-        return (await self._run(space, execution_id)).view()
+        """The run as its caller sees it. Raises `NotFound` (`EXECUTION_UNKNOWN`)."""
+        return (await self.run(space, execution_id)).view()
 
-    async def events(self, space: TenantSpace, execution_id: str, cursor: int, limit: int) -> list[Entry]:
-        """Up to `limit` entries behind `cursor`."""
-        entries = await self._entries(space, execution_id)
-        return [entry for entry in entries if entry.seq > cursor][:limit]
+    async def entries(self, space: TenantSpace, execution_id: str) -> list[Entry]:
+        """Its whole log. Raises `NotFound` (`EXECUTION_UNKNOWN`)."""
+        _, entries = await space.log(execution_id).read() if ids.is_id(execution_id, "ex") else (START, [])
+        if not entries:
+            raise unknown_execution()
+        return entries
 
     async def transcript(self, space: TenantSpace, execution_id: str) -> tuple[Message, ...]:
         """The conversation so far, tool turns included."""
-        run = await self._run(space, execution_id)
-        final = (Message(role="assistant", text=run.text),) if run.status == "completed" else ()
-        return (*run.conversation(), *(final if run.turns and run.turns[-1].text != run.text else ()))
-
-    async def wait(self, space: TenantSpace, execution_id: str, seconds: float) -> ExecutionView:
-        """The run when it has ended, or as it stands after `seconds`. Raises `NotFound`."""
-        run = await self._run(space, execution_id)
-        with anyio.move_on_after(seconds):
-            async with self.follow(space, execution_id, deltas=False) as updates:
-                async for _ in updates:
-                    pass
-            run = await self._run(space, execution_id)
-        return run.view()
-
-    async def newest(
-        self, space: TenantSpace, *, before: str, limit: int, agent_id: str = "", status: str = ""
-    ) -> tuple[list[ExecutionView], str]:
-        """A page of runs, newest first, behind the id `before`; and the cursor of the next page, "" at the end.
-
-        A page is short when the filters let little through; go on with its cursor.
-        """
-        every = [known for known in reversed(await space.execution_ids()) if not before or known < before]
-        page: list[ExecutionView] = []
-        for looked_at, execution_id in enumerate(every[:_LIST_SCAN], 1):
-            view = await self.view(space, execution_id)
-            if (not agent_id or view.agent_id == agent_id) and (not status or view.status == status):
-                page.append(view)
-            if len(page) == limit:
-                return page, execution_id if looked_at < len(every) else ""
-        return page, every[_LIST_SCAN - 1] if len(every) > _LIST_SCAN else ""
+        return (await self.run(space, execution_id)).conversation()
 
     async def cancel(self, space: TenantSpace, principal: Principal, execution_id: str, reason: str) -> ExecutionView:
-        """Ends the run unless it has ended; the worker that holds it is told and is fenced off anyway."""
+        """Ends the run, and the runs it started, unless it has ended; whoever holds it is told and fenced off."""
         execution = space.log(execution_id)
         while True:
-            run = await self._run(space, execution_id)
+            run = await self.run(space, execution_id)
             if run.finished:
                 return run.view()
             tip, entries = await execution.read()
@@ -218,6 +233,39 @@ class Dispatcher:
             except Fenced:
                 continue  # the run took a step meanwhile
             await space.signal(CONTROL, execution_id, encode(Cancel(execution_id)))
+            await endings.wake_parent(space, run)
+            for call in run.open_calls():
+                if call.child and await self.find(space, call.child):
+                    await self.cancel(space, principal, call.child, f"its parent {execution_id} was cancelled")
+
+    async def tell(
+        self, space: TenantSpace, principal: Principal, execution_id: str, effect_id: str, *, happened: bool, text: str
+    ) -> ExecutionView:
+        """A person says what became of a call that a waiting run asks about; the run goes on.
+
+        Raises `Conflict` (`EXECUTION_NOT_WAITING`) when it does not ask about this call, or not any more.
+        """
+        execution = space.log(execution_id)
+        while True:
+            tip, entries = await execution.read()
+            if not entries or not ids.is_id(execution_id, "ex"):
+                raise unknown_execution()
+            run = Run.folded(execution_id, entries)
+            if run.status != "waiting" or run.unsettled(effect_id) is None:
+                raise Conflict(
+                    "EXECUTION_NOT_WAITING",
+                    "The run does not wait for an answer about this effect.",
+                    "Look at waiting_for with execution_get.",
+                )
+            told = InputReceived(effect_id=effect_id, by=principal.subject, happened=happened, text=text)
+            try:
+                await execution.append(tip, [told])
+            except Fenced:
+                continue
+            await space.enqueue(
+                run.requested.agent_id, execution_id, occasion=f"told.{effect_id}", priority=run.requested.priority
+            )
+            return await self.view(space, execution_id)
 
     @asynccontextmanager
     async def follow(
@@ -237,16 +285,17 @@ class Dispatcher:
                 tasks.start_soon(_forward_deltas, signals, send.clone())
                 yield _until_final(receive)
 
-    async def _run(self, space: TenantSpace, execution_id: str) -> Run:
-        return Run.folded(execution_id, await self._entries(space, execution_id))
 
-    async def _entries(self, space: TenantSpace, execution_id: str) -> list[Entry]:
-        if not ids.is_id(execution_id, "ex"):
-            raise unknown_execution()
-        _, entries = await space.log(execution_id).read()
-        if not entries:
-            raise unknown_execution()
-        return entries
+class _Seen:
+    """Whether a follower has been given the end of a run."""
+
+    def __init__(self) -> None:
+        self.end = False
+
+    async def by(self, updates: AsyncIterator[Update]) -> AsyncIterator[Update]:
+        async for update in updates:
+            self.end = isinstance(update, list) and ends(update)
+            yield update
 
 
 async def _forward_log(batches: AsyncIterator[list[Entry]], send: "anyio.abc.ObjectSendStream[Update]") -> None:
@@ -273,27 +322,3 @@ async def _until_final(updates: AsyncIterable[Update]) -> AsyncIterator[Update]:
 def unknown_execution() -> NotFound:
     """What is said of a run that is not this tenant's, or is not at all."""
     return NotFound("EXECUTION_UNKNOWN", "There is no such execution.", "List executions with execution_list.")
-
-
-def _digest(order: Order, agent_id: str) -> str:
-    what = [agent_id, order.prompt, order.context, order.tools_enabled, order.overrides]
-    return sha256(msgspec.json.Encoder(order="deterministic").encode(what)).hexdigest()
-
-
-class Sweeper:
-    """Queues accepted runs again whose job was lost because their front end died before publishing it."""
-
-    def __init__(self, tenancy: Tenancy) -> None:
-        self._tenancy = tenancy
-
-    async def sweep(self) -> int:
-        """Looks once at every run that was accepted and never started; returns how many were queued again."""
-        queued = 0
-        for space, execution_id in await self._tenancy.untouched():
-            _, entries = await space.log(execution_id).read()
-            run = Run.folded(execution_id, entries)
-            if not run.started_at and self._tenancy.clock.now() - run.created_at > _ORPHAN_AGE:
-                # A job that is still waiting is published twice at worst; a worker drops the second one.
-                await space.enqueue(run.requested.agent_id, execution_id, occasion="swept")
-                queued += 1
-        return queued

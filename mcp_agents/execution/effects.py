@@ -2,19 +2,23 @@
 
 No effect happens twice silently and none is lost silently: a call is claimed in the log before it is
 sent. When another worker finds a claim without an end, a repeatable call is sent again under the same
-effect id; any other becomes `unknown`, the model is told, and the same call is refused for the rest of
-the run.
+effect id; for any other the agent's policy says who settles it: the model is told that nobody knows, a
+person is asked, or a tool that can tell is called. Pure, but for asking that tool. Above: the loop.
 """
 
 from hashlib import sha256
+from typing import Final
 
 import msgspec
 
-from mcp_agents.kernel.events import AnyEvent, Retry, ToolUnknown
+from mcp_agents.execution.run import Call
+from mcp_agents.kernel.events import AnyEvent, InputRequested, Retry, ToolDone, ToolFailed, ToolUnknown
 from mcp_agents.kernel.messages import ToolCall
-from mcp_agents.kernel.toolset import Tool
+from mcp_agents.kernel.toolset import Outcome, Returned, Tool
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
+
+LOST: Final = "its worker was lost after the call was claimed"
 
 
 def digest(call: ToolCall) -> str:
@@ -37,8 +41,44 @@ def objection(call: ToolCall, offered: dict[str, Tool], forbidden: frozenset[str
     return None
 
 
-def taken_over(effect_id: str, tool: str, *, repeatable: bool) -> AnyEvent:
-    """What is recorded for a claim without an end that another worker left behind."""
-    if repeatable:
-        return Retry(what=f"tool {tool} {effect_id}", reason="its worker was lost and the tool may be repeated")
-    return ToolUnknown(effect_id=effect_id, reason="its worker was lost after the call was claimed")
+def may_repeat(call: Call, offered: dict[str, Tool]) -> bool:
+    """Whether a call that may have happened can be sent again under the same effect id."""
+    return call.repeatable and call.call.tool in offered
+
+
+def repeated(call: Call, reason: str) -> AnyEvent:
+    """What is recorded before a call is sent again."""
+    return Retry(what=f"tool {call.call.tool} {call.effect_id}", reason=reason)
+
+
+def asked(call: Call) -> AnyEvent:
+    """What is recorded when a person is to say what became of a call."""
+    return InputRequested(
+        effect_id=call.effect_id,
+        question=f"Did the call of {call.call.tool} take effect? Its answer was lost.",
+    )
+
+
+def verified(call: Call, outcome: Outcome) -> AnyEvent | None:
+    """What a verifying tool's answer makes of a call: it happened, or it did not; None when it could not tell.
+
+    The tool is called with `{"effect_id", "tool", "arguments"}` and answers with structured content
+    `{"happened": bool, "result"?: text}`.
+    """
+    match outcome:
+        case Returned(structured={"happened": True, **rest}):
+            return ToolDone(effect_id=call.effect_id, text=str(rest.get("result") or "The call took effect."))
+        case Returned(structured={"happened": False}):
+            return ToolFailed(
+                effect_id=call.effect_id,
+                call_id=call.call.call_id,
+                code="TOOL_NOT_DONE",
+                message="This call was lost and took no effect. Call it again if needed.",
+            )
+        case _:
+            return None
+
+
+def unknown(call: Call, reason: str) -> AnyEvent:
+    """What is recorded when nobody can tell: the model is told, and the same call is refused from then on."""
+    return ToolUnknown(effect_id=call.effect_id, reason=reason)

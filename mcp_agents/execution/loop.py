@@ -1,206 +1,208 @@
-"""The one implementation of running an agent: model, tools, model, … until a final event.
+"""The one implementation of running an agent: model, tools, model, … until a final event, or until it waits.
 
-Everything it decides it records through `Recorder` before acting on it, and everything it knows comes from
-the folded log, so it can be entered again at any point. It answers nobody: who wants to see a run
-follows its log. Above: the worker. Beside it: `effects`, what may be sent and what is unknown.
+Everything it decides it records through a `Recorder` before acting on it, and everything it knows comes from
+the folded log, so it can be entered again at any point. It answers nobody: who wants to see a run follows its
+log. Above: the worker. Beside it: `turns` asks the model, `effects` says what may be sent and what is unknown,
+`children` runs agents as tools.
 """
 
-from collections.abc import Iterable
-from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Final
 
 import anyio
 
-from mcp_agents.execution import effects
-from mcp_agents.execution.run import Run
-from mcp_agents.execution.signals import DELTA, Delta, encode
+from mcp_agents.agents.spec import Agent
+from mcp_agents.execution import effects, limits
+from mcp_agents.execution.children import Children, child_id
+from mcp_agents.execution.limits import Limits
+from mcp_agents.execution.recorder import Recorder
+from mcp_agents.execution.run import Call
+from mcp_agents.execution.turns import Answered, Asker
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.clock import Clock
-from mcp_agents.kernel.errors import AgentsError, Exhausted, Fault
+from mcp_agents.kernel.errors import AgentsError
 from mcp_agents.kernel.errors import Timeout as TimeoutKind
 from mcp_agents.kernel.events import (
     AnyEvent,
-    Completed,
     Failed,
-    ModelAnswered,
+    HandedOff,
     Problem,
+    Started,
     TimedOut,
-    Tip,
     ToolClaimed,
     ToolDone,
     ToolFailed,
-    ToolUnknown,
 )
 from mcp_agents.kernel.faults import Faults
 from mcp_agents.kernel.messages import ToolCall
-from mcp_agents.kernel.model import TextDelta, ToolSchema
 from mcp_agents.kernel.tasks import together
-from mcp_agents.kernel.tenancy import ExecutionLog, TenantSpace
-from mcp_agents.kernel.toolset import Broken, Invocation, Refused, Returned, Tool, Toolset, Toolsets
+from mcp_agents.kernel.toolset import Broken, Invocation, Outcome, Refused, Returned, Tool, Toolset, Toolsets
 from mcp_agents.kernel.trace import child_of
-from mcp_agents.models.router import ModelRouter, PricedAnswer
 
-_TOOL_SECONDS = 120.0
-_DELTA_SECONDS = 0.05
+_TOOL_SECONDS: Final = 120.0
+STORE_AWAY: Final = "STORE_UNAVAILABLE"
+"""The one error that ends no run: what cannot be recorded now will be, by whoever takes the run over."""
 
 
-@dataclass(slots=True)
-class Recorder:
-    """The writing end of one run: appends, and keeps the fold in step. One append at a time."""
+@dataclass(frozen=True, slots=True)
+class _Hands:
+    """What a run may call: tools of servers, and agents."""
 
-    space: TenantSpace
-    log: ExecutionLog
-    tip: Tip
-    run: Run
-    lock: anyio.Lock
-
-    async def record(self, events: Iterable[AnyEvent]) -> None:
-        """Appends one commit. Raises `Fenced` when somebody else owns the run now."""
-        async with self.lock:
-            self.tip, entries = await self.log.append(self.tip, events)
-            self.run.apply(entries)
+    toolset: Toolset
+    agents: dict[str, Agent]
+    offered: dict[str, Tool]
 
 
 class Loop:
-    """Advances runs to their end. Holds no state of any run."""
+    """Advances runs until they have ended or wait. Holds no state of any run."""
 
-    def __init__(self, models: ModelRouter, toolsets: Toolsets, clock: Clock, faults: Faults) -> None:
-        self._models, self._toolsets, self._clock, self._faults = models, toolsets, clock, faults
+    def __init__(self, asker: Asker, toolsets: Toolsets, children: Children, clock: Clock, faults: Faults) -> None:
+        self._asker, self._toolsets, self._children = asker, toolsets, children
+        self._clock, self._faults = clock, faults
 
-    async def finish(self, recorder: Recorder) -> None:
-        """Runs until a final event is recorded. Lets `Fenced` and an unavailable store through, nothing else."""
+    async def advance(self, recorder: Recorder) -> None:
+        """Runs until a final event is recorded, or the run waits for somebody else.
+
+        Lets `Fenced` and an unavailable store through, nothing else.
+        """
         run = recorder.run
-        requested, agent = run.requested, run.agent
-        allowed = float(requested.overrides.get("timeout_seconds") or agent.limits.timeout_seconds)
-        remaining = allowed - (self._clock.now() - run.created_at).total_seconds()
+        remaining = (limits.deadline(run) - self._clock.now()).total_seconds()
         with anyio.move_on_after(max(0.0, remaining)) as limit:
-            await self._until_final(recorder)
+            await self._until_still(recorder)
         if limit.cancelled_caught and not run.finished:
             error = TimeoutKind(
-                "RUN_TIMEOUT", f"The run did not end within {allowed:g} seconds.", "Raise limits.timeout_seconds."
+                "RUN_TIMEOUT",
+                f"The run did not end within {Limits.of(run).timeout_seconds:g} seconds.",
+                "Raise limits.timeout_seconds.",
             )
-            await recorder.record([TimedOut(problem=Problem.of(error))])
+            await recorder.record([*await self._asker.lost(recorder), TimedOut(problem=Problem.of(error))])
 
-    async def _until_final(self, recorder: Recorder) -> None:
-        run = recorder.run
-        principal = run.requested.caller.principal(recorder.space.tenant).acting(run.agent.id)
+    async def _until_still(self, recorder: Recorder) -> None:
+        run, space = recorder.run, recorder.space
+        principal = run.requested.caller.principal(space.tenant).acting(run.agent.id)
         bindings = run.agent.tools if run.requested.tools_enabled else ()
         try:
-            async with self._toolsets.open(recorder.space, principal, bindings) as toolset:
-                offered = {tool.name: tool for tool in toolset.tools}
-                await self._settle(recorder, toolset, offered)
-                while not run.finished:
-                    await self._turn(recorder, toolset, offered)
+            agents = await self._children.offered(space, bindings)
+            async with self._toolsets.open(space, principal, bindings) as toolset:
+                offered = {tool.name: tool for tool in toolset.tools} | {
+                    name: tool for name, (tool, _) in agents.items()
+                }
+                hands = _Hands(toolset, {name: agent for name, (_, agent) in agents.items()}, offered)
+                await self._settle(recorder, hands)
+                while not run.finished and run.status != "waiting":
+                    await self._turn(recorder, hands)
         except AgentsError as error:
-            if error.code == "STORE_UNAVAILABLE":
+            if error.code == STORE_AWAY:
                 raise
             await recorder.record([Failed(problem=Problem.of(error))])
 
-    async def _settle(self, recorder: Recorder, toolset: Toolset, offered: dict[str, Tool]) -> None:
+    async def _turn(self, recorder: Recorder, hands: _Hands) -> None:
+        """One answer of the model and the calls it asks for."""
+        run = recorder.run
+        answered = await self._asker.ask(recorder, tuple(hands.offered.values()))
+        calls = answered.calls
+        if not calls:
+            await self._asker.record(recorder, answered, self._asker.conclusion(run, answered))
+            return
+        children = sum(1 for call in calls if call.tool in hands.agents)
+        if over := limits.over(run, Limits.of(run), len(calls), children):
+            await self._asker.record(recorder, answered, [Failed(problem=Problem.of(over))])
+            return
+        await self._asker.record(recorder, answered, self._claims(recorder, hands, answered))
+        await self._call_all(recorder, hands, run.open_calls())
+        await self._wait_or_go_on(recorder)
+
+    def _claims(self, recorder: Recorder, hands: _Hands, answered: Answered) -> list[AnyEvent]:
+        """A claim for every call that may be sent, and the refusal of every other."""
+        events: list[AnyEvent] = []
+        forbidden = recorder.run.forbidden_digests()
+        for call in answered.calls:
+            if no := effects.objection(call, hands.offered, forbidden):
+                events.append(ToolFailed(call_id=call.call_id, code=no[0], message=no[1]))
+            else:
+                events.append(self._claim(call, hands))
+        return events
+
+    def _claim(self, call: ToolCall, hands: _Hands) -> ToolClaimed:
+        effect_id = ids.mint("eff", self._clock)
+        return ToolClaimed(
+            effect_id=effect_id,
+            call_id=call.call_id,
+            tool=call.tool,
+            digest=effects.digest(call),
+            repeatable=hands.offered[call.tool].repeatable,
+            child=child_id(effect_id) if call.tool in hands.agents else "",
+        )
+
+    async def _settle(self, recorder: Recorder, hands: _Hands) -> None:
         """Ends every claim that an earlier worker left open: sends it again where that is allowed."""
         run = recorder.run
-        left = run.owed()
-        if not left:
-            return
+        again: list[Call] = []
         recovery: list[AnyEvent] = []
-        again: list[tuple[ToolCall, str]] = []
-        for call, effect_id, repeatable in left:
-            may_repeat = repeatable and call.tool in offered
-            recovery.append(effects.taken_over(effect_id, call.tool, repeatable=may_repeat))
-            if may_repeat:
-                again.append((call, effect_id))
-        await recorder.record(recovery)
-        await self._call_all(recorder, toolset, again)
-
-    async def _turn(self, recorder: Recorder, toolset: Toolset, offered: dict[str, Tool]) -> None:
-        run = recorder.run
-        answer, model_ms = await self._ask(recorder, offered)
-        calls = answer.answer.tool_calls
-        events: list[AnyEvent] = [
-            ModelAnswered(
-                turn=len(run.turns) + 1,
-                model=answer.answer.model,
-                text=answer.answer.text,
-                tool_calls=calls,
-                usage=answer.answer.usage,
-                cost_micro_usd=answer.cost_micro_usd,
-                model_ms=model_ms,
-            )
-        ]
-        if not calls:
-            await recorder.record([*events, Completed(text=answer.answer.text)])
-            return
-        if over := self._over_limits(run, len(calls)):
-            await recorder.record([*events, Failed(problem=Problem.of(over))])
-            return
-        send: list[tuple[ToolCall, str]] = []
-        for call in calls:
-            if no := effects.objection(call, offered, run.forbidden_digests()):
-                events.append(ToolFailed(call_id=call.call_id, code=no[0], message=no[1]))
+        for call in run.open_calls():
+            if call.asked:
                 continue
+            if call.child:
+                again.append(call)  # joins the run that was started, if it was
+            elif effects.may_repeat(call, hands.offered):
+                recovery.append(effects.repeated(call, effects.LOST))
+                again.append(call)
+            else:
+                recovery += await self._settled_by_policy(recorder, hands, call, effects.LOST)
+        if recovery:
+            await recorder.record(recovery)
+        if again:
+            await self._call_all(recorder, hands, again)
+        await self._wait_or_go_on(recorder)
+
+    async def _settled_by_policy(self, recorder: Recorder, hands: _Hands, call: Call, reason: str) -> list[AnyEvent]:
+        """What the agent's policy makes of a call that may have happened."""
+        policy = recorder.run.agent.policy
+        if policy.unknown_effects == "ask_person":
+            return [effects.asked(call)]
+        if policy.unknown_effects == "verify" and (verifier := _bound(policy.verify_tool, hands.offered)):
+            question = {"effect_id": call.effect_id, "tool": call.call.tool, "arguments": call.call.arguments}
             effect_id = ids.mint("eff", self._clock)
-            send.append((call, effect_id))
-            events.append(
-                ToolClaimed(
-                    effect_id=effect_id,
-                    call_id=call.call_id,
-                    tool=call.tool,
-                    digest=effects.digest(call),
-                    repeatable=offered[call.tool].repeatable,
-                )
+            outcome = await self._sent(
+                recorder, hands, ToolCall(call_id="verify", tool=verifier, arguments=question), effect_id
             )
-        await recorder.record(events)
-        await self._call_all(recorder, toolset, send)
+            if end := effects.verified(call, outcome):
+                return [end]
+        return [effects.unknown(call, reason)]
 
-    def _over_limits(self, run: Run, asked: int) -> Exhausted | None:
-        turns = int(run.requested.overrides.get("max_turns") or run.agent.limits.max_turns)
-        if len(run.turns) + 1 >= turns:
-            return Exhausted("TURNS_EXHAUSTED", f"The run used its {turns} model turns.", "Raise limits.max_turns.")
-        calls = run.agent.limits.max_tool_calls
-        if run.tool_call_count() + asked > calls:
-            return Exhausted(
-                "TOOL_CALLS_EXHAUSTED", f"The run used its {calls} tool calls.", "Raise limits.max_tool_calls."
-            )
-        return None
-
-    async def _ask(self, recorder: Recorder, offered: dict[str, Tool]) -> tuple[PricedAnswer, int]:
-        """One model call; its deltas go out as they come."""
-        run = recorder.run
-        agent, overrides = run.agent, run.requested.overrides
-        model = self._models.resolve(str(overrides.get("virtual_model") or agent.virtual_model))
-        tools = tuple(
-            ToolSchema(name=tool.name, description=tool.description, parameters=tool.parameters)
-            for tool in offered.values()
-        )
-        deltas = _Deltas(recorder.space, run, self._clock)
-        began = self._clock.monotonic()
-        self._faults.reach("model:send")
-        stream = self._models.stream(
-            model,
-            run.conversation(),
-            tools=tools,
-            temperature=overrides.get("temperature", agent.temperature),
-            max_tokens=overrides.get("max_tokens", agent.max_tokens),
-        )
-        async with aclosing(stream):
-            async for item in stream:
-                match item:
-                    case TextDelta():
-                        await deltas.add(item.text)
-                    case PricedAnswer():
-                        self._faults.reach("model:answered")
-                        return item, round((self._clock.monotonic() - began) * 1000)
-        raise Fault("MODEL_STREAM_ENDED", "The model's answer ended without an end.")
-
-    async def _call_all(self, recorder: Recorder, toolset: Toolset, calls: list[tuple[ToolCall, str]]) -> None:
+    async def _call_all(self, recorder: Recorder, hands: _Hands, calls: list[Call]) -> None:
+        share = max(1, sum(1 for call in calls if call.child))
         if len(calls) == 1:
-            await self._call(recorder, toolset, *calls[0])
+            await self._call(recorder, hands, calls[0], share)
             return
         async with together() as tasks:
-            for call, effect_id in calls:
-                tasks.start_soon(self._call, recorder, toolset, call, effect_id)
+            for call in calls:
+                tasks.start_soon(self._call, recorder, hands, call, share)
 
-    async def _call(self, recorder: Recorder, toolset: Toolset, call: ToolCall, effect_id: str) -> None:
+    async def _call(self, recorder: Recorder, hands: _Hands, call: Call, share: int) -> None:
+        """Sends one claimed call and records its end; an agent's run is only started."""
+        if call.child:
+            if refused := await self._children.start(recorder, call, hands.agents.get(call.call.tool), share):
+                await recorder.record([refused])
+            return
+        began = self._clock.monotonic()
+        outcome = await self._sent(recorder, hands, call.call, call.effect_id)
+        spent = round((self._clock.monotonic() - began) * 1000)
+        match outcome:
+            case Returned(text=text, structured=structured):
+                events: list[AnyEvent] = [
+                    ToolDone(effect_id=call.effect_id, text=text, structured=structured, tool_ms=spent)
+                ]
+            case Refused(code=code, message=message):
+                call_id = call.call.call_id
+                events = [
+                    ToolFailed(effect_id=call.effect_id, call_id=call_id, code=code, message=message, tool_ms=spent)
+                ]
+            case Broken(message=message):
+                events = await self._settled_by_policy(recorder, hands, call, message)
+        await recorder.record(events)
+
+    async def _sent(self, recorder: Recorder, hands: _Hands, call: ToolCall, effect_id: str) -> Outcome:
         run = recorder.run
         invocation = Invocation(
             effect_id=effect_id,
@@ -211,35 +213,35 @@ class Loop:
             timeout=_TOOL_SECONDS,
             depth=run.requested.depth + 1,
         )
-        began = self._clock.monotonic()
         self._faults.reach("tool:send")
-        outcome = await toolset.call(invocation)
+        outcome = await hands.toolset.call(invocation)
         self._faults.reach("tool:answered")
-        spent = round((self._clock.monotonic() - began) * 1000)
-        match outcome:
-            case Returned(text=text, structured=structured):
-                event: AnyEvent = ToolDone(effect_id=effect_id, text=text, structured=structured, tool_ms=spent)
-            case Refused(code=code, message=message):
-                event = ToolFailed(effect_id=effect_id, call_id=call.call_id, code=code, message=message, tool_ms=spent)
-            case Broken(message=message):
-                event = ToolUnknown(effect_id=effect_id, reason=message)
-        await recorder.record([event])
+        return outcome
+
+    async def _wait_or_go_on(self, recorder: Recorder) -> None:
+        """Takes in the ends of the runs it started; waits for those that have not ended, and for people."""
+        run = recorder.run
+        await self._take_in(recorder)
+        started = [call for call in run.open_calls() if call.child]
+        if not started:
+            return  # nothing is open, or only what a person was asked: then the run waits already
+        await recorder.record([HandedOff(to=tuple(call.child for call in started))])
+        # One may have ended before it could know that somebody waits; the job it sent would have been dropped.
+        if ends := await self._ends_of(recorder, started):
+            await recorder.record([Started(worker=run.worker, attempt=run.attempts, job=run.job), *ends])
+            await self._wait_or_go_on(recorder)
+
+    async def _take_in(self, recorder: Recorder) -> None:
+        started = [call for call in recorder.run.open_calls() if call.child]
+        if started and (ends := await self._ends_of(recorder, started)):
+            await recorder.record(ends)
+
+    async def _ends_of(self, recorder: Recorder, started: list[Call]) -> list[AnyEvent]:
+        found = [await self._children.end(recorder.space, call) for call in started]
+        return [end for end in found if end is not None]
 
 
-class _Deltas:
-    """Sends the text of one turn on the delta channel, joined to at most twenty messages a second."""
-
-    def __init__(self, space: TenantSpace, run: Run, clock: Clock) -> None:
-        self._space, self._clock = space, clock
-        self._execution_id, self._turn = run.execution_id, len(run.turns) + 1
-        self._wanted = run.requested.stream
-        self._offset, self._held, self._sent_at = 0, "", -1.0
-
-    async def add(self, text: str) -> None:
-        self._held += text
-        now = self._clock.monotonic()
-        if not self._wanted or now - self._sent_at < _DELTA_SECONDS:
-            return
-        payload = encode(Delta(self._turn, self._offset, self._held))
-        self._offset, self._held, self._sent_at = self._offset + len(self._held), "", now
-        await self._space.signal(DELTA, self._execution_id, payload)
+def _bound(binding: str, offered: dict[str, Tool]) -> str:
+    """The model-facing name of a bound tool (`server/tool`), or "" when it is not offered."""
+    name = binding.replace("/", "__")
+    return name if name in offered else ""

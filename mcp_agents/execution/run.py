@@ -6,7 +6,7 @@ a restart is the same fold of a fuller log.
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, assert_never
+from typing import Any, Final, Literal, assert_never
 
 import msgspec
 from msgspec import Struct
@@ -14,10 +14,18 @@ from msgspec import Struct
 from mcp_agents.agents.spec import Agent
 from mcp_agents.kernel.errors import Fault
 from mcp_agents.kernel.events import (
+    BudgetReserved,
+    BudgetSettled,
+    BudgetWarning,
     Cancelled,
     Completed,
+    Decision,
     Entry,
     Failed,
+    FinalEvent,
+    HandedOff,
+    InputReceived,
+    InputRequested,
     ModelAnswered,
     Problem,
     Requested,
@@ -29,20 +37,28 @@ from mcp_agents.kernel.events import (
     ToolFailed,
     ToolUnknown,
 )
-from mcp_agents.kernel.messages import Message, ToolCall, Usage
+from mcp_agents.kernel.messages import Message, Spend, ToolCall, Usage
 from mcp_agents.kernel.trace import trace_id
 
 Status = Literal["pending", "running", "waiting", "completed", "failed", "timeout", "cancelled"]
 FINAL: frozenset[Status] = frozenset({"completed", "failed", "timeout", "cancelled"})
 
-TOOL_UNKNOWN = (
+TOOL_UNKNOWN: Final = (
     "TOOL_UNKNOWN: it is not known whether this call took effect; its answer was lost. "
     "Do not call the tool again with the same arguments; check the effect in another way or tell the user."
 )
+_HAPPENED: Final = "The answer of this call was lost; a person says that it took effect."
+_NOT_HAPPENED: Final = (
+    "TOOL_NOT_DONE: this call was lost, and a person says that it took no effect. Call it again if needed."
+)
+OUTPUT: Final = "output"
+"""What a `retry` event names when an answer is asked for again because it does not match its schema."""
+GIVEN_BACK: Final = "run"
+"""What a `retry` event names when a process gives a run to the queue that it began without a job."""
 
 
 class ToolCallView(Struct, frozen=True, kw_only=True):
-    """One tool call of a run, as shown."""
+    """One tool call of a run, as shown. `execution_id` is the run it started, where the tool is an agent."""
 
     effect_id: str
     tool: str
@@ -50,6 +66,7 @@ class ToolCallView(Struct, frozen=True, kw_only=True):
     state: Literal["not_sent", "claimed", "done", "failed", "unknown"]
     result: str = ""
     tool_ms: int = 0
+    execution_id: str = ""
 
 
 class Timings(Struct, frozen=True, kw_only=True):
@@ -63,7 +80,11 @@ class Timings(Struct, frozen=True, kw_only=True):
 
 
 class ExecutionView(Struct, frozen=True, kw_only=True):
-    """A run as its caller sees it."""
+    """A run as its caller sees it.
+
+    `waiting_for` holds what a waiting run waits for: executions it started, or effects whose fate a person
+    must tell. `children_cost_micro_usd` is what the runs it started as tools cost, on top of its own.
+    """
 
     execution_id: str
     agent_id: str
@@ -73,8 +94,10 @@ class ExecutionView(Struct, frozen=True, kw_only=True):
     structured: Any
     usage: Usage
     cost_micro_usd: int
+    children_cost_micro_usd: int
     model: str
     tool_calls: tuple[ToolCallView, ...]
+    waiting_for: tuple[str, ...]
     timings: Timings
     error: Problem | None
     metadata: dict[str, Any]
@@ -85,21 +108,29 @@ class ExecutionView(Struct, frozen=True, kw_only=True):
     cursor: int
 
 
+CallState = Literal["owed", "claimed", "done", "failed", "unknown"]
+
+
 @dataclass(slots=True)
-class _Call:
+class Call:
+    """A tool call of the model and how far it has come. `child` is the run it started, where it is an agent."""
+
     call: ToolCall
     effect_id: str = ""
-    state: Literal["owed", "claimed", "done", "failed", "unknown"] = "owed"
+    state: CallState = "owed"
     result: str = ""
     digest: str = ""
     repeatable: bool = False
+    child: str = ""
+    asked: bool = False
     tool_ms: int = 0
 
 
 @dataclass(slots=True)
 class _Turn:
     text: str
-    calls: list[_Call]
+    calls: list[Call]
+    objection: str = ""
 
 
 @dataclass(slots=True)
@@ -114,11 +145,18 @@ class Run:
     finished_at: datetime | None = None
     status: Status = "pending"
     attempts: int = 0
+    worker: str = ""
     job: int = 0
     turns: list[_Turn] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     cost_micro_usd: int = 0
+    purchases: list[Spend] = field(default_factory=list)
+    children_spent: Spend = field(default_factory=Spend)
+    last_usage: Usage = field(default_factory=Usage)
     model: str = ""
+    waiting_for: tuple[str, ...] = ()
+    waiting_since: datetime | None = None
+    asked_seconds: float = 0.0
     model_ms: int = 0
     tools_ms: int = 0
     text: str = ""
@@ -146,53 +184,104 @@ class Run:
     def _apply(self, entry: Entry) -> None:
         event = entry.event
         match event:
-            case Requested() | Retry():
+            case Requested() | Decision() | BudgetReserved() | BudgetWarning():
                 pass
             case Started():
-                self.started_at = self.started_at or entry.at
-                self.attempts, self.job, self.status = event.attempt, event.job, "running"
+                self._started(event, entry.at)
+            case Retry():
+                self._again(event)
             case ModelAnswered():
-                self.turns.append(_Turn(event.text, [_Call(call) for call in event.tool_calls]))
-                self.usage += event.usage
-                self.cost_micro_usd += event.cost_micro_usd
-                self.model_ms += event.model_ms
-                self.model = event.model
+                self._answered(event)
+            case BudgetSettled():
+                self._settled(event)
+            case HandedOff() | InputRequested() | InputReceived():
+                self._waited(event, entry.at)
+            case ToolClaimed() | ToolDone() | ToolFailed() | ToolUnknown():
+                self._called(event)
+            case Completed() | Failed() | TimedOut() | Cancelled():
+                self._finish(event, entry.at)
+            case _:
+                assert_never(event)
+
+    def _again(self, event: Retry) -> None:
+        if event.what == OUTPUT:
+            self.turns[-1].objection = event.reason
+        elif event.what == GIVEN_BACK:
+            self.status = "pending"
+
+    def _settled(self, event: BudgetSettled) -> None:
+        if event.lost:
+            self.purchases.append(Spend(event.micro_usd, event.tokens))
+            self.cost_micro_usd += event.micro_usd
+            self.usage += Usage(lost_tokens=event.tokens)
+
+    def _started(self, event: Started, at: datetime) -> None:
+        self.started_at = self.started_at or at
+        self.attempts, self.worker, self.job, self.status = event.attempt, event.worker, event.job, "running"
+        self.waiting_for, self.waiting_since = (), None
+
+    def _answered(self, event: ModelAnswered) -> None:
+        self.turns.append(_Turn(event.text, [Call(call) for call in event.tool_calls]))
+        self.purchases.append(Spend(event.cost_micro_usd, event.usage.total))
+        self.usage += event.usage
+        self.last_usage = event.usage
+        self.cost_micro_usd += event.cost_micro_usd
+        self.model_ms += event.model_ms
+        self.model = event.model
+
+    def _called(self, event: ToolClaimed | ToolDone | ToolFailed | ToolUnknown) -> None:
+        match event:
             case ToolClaimed():
                 call = self._by_call_id(event.call_id)
-                call.effect_id, call.state = event.effect_id, "claimed"
+                call.effect_id, call.state, call.child = event.effect_id, "claimed", event.child
                 call.digest, call.repeatable = event.digest, event.repeatable
             case ToolDone():
+                self.children_spent += event.spent
                 self._end(self._by_effect(event.effect_id), "done", event.text, event.tool_ms)
             case ToolFailed():
+                self.children_spent += event.spent
                 call = self._by_effect(event.effect_id) if event.effect_id else self._by_call_id(event.call_id)
                 self._end(call, "failed", f"{event.code}: {event.message}", event.tool_ms)
             case ToolUnknown():
                 self._end(self._by_effect(event.effect_id), "unknown", TOOL_UNKNOWN, 0)
+
+    def _waited(self, event: HandedOff | InputRequested | InputReceived, at: datetime) -> None:
+        match event:
+            case HandedOff():
+                self.status, self.waiting_for = "waiting", event.to
+            case InputRequested():
+                self._by_effect(event.effect_id).asked = True
+                self.status, self.waiting_since = "waiting", self.waiting_since or at
+                self.waiting_for = (*self.waiting_for, event.effect_id)
+            case InputReceived():
+                call = self._by_effect(event.effect_id)
+                text = event.text or (_HAPPENED if event.happened else _NOT_HAPPENED)
+                self._end(call, "done" if event.happened else "failed", text, 0)
+                self.waiting_for = tuple(each for each in self.waiting_for if each != event.effect_id)
+                if not self.waiting_for and self.waiting_since:
+                    self.asked_seconds += (at - self.waiting_since).total_seconds()
+                    self.waiting_since = None
+
+    def _finish(self, event: FinalEvent, at: datetime) -> None:
+        self.finished_at, self.waiting_for = at, ()
+        match event:
             case Completed():
-                self.text, self.structured = event.text, event.structured
-                self._finish("completed", entry.at)
+                self.text, self.structured, self.status = event.text, event.structured, "completed"
             case Failed():
-                self.problem = event.problem
-                self._finish("failed", entry.at)
+                self.problem, self.status = event.problem, "failed"
             case TimedOut():
-                self.problem = event.problem
-                self._finish("timeout", entry.at)
+                self.problem, self.status = event.problem, "timeout"
             case Cancelled():
-                self._finish("cancelled", entry.at)
-            case _:
-                assert_never(event)
+                self.status = "cancelled"
 
-    def _finish(self, status: Status, at: datetime) -> None:
-        self.status, self.finished_at = status, at
-
-    def _end(self, call: _Call, state: Literal["done", "failed", "unknown"], result: str, tool_ms: int) -> None:
+    def _end(self, call: Call, state: CallState, result: str, tool_ms: int) -> None:
         call.state, call.result, call.tool_ms = state, result, tool_ms
         self.tools_ms += tool_ms
 
-    def _by_call_id(self, call_id: str) -> _Call:
+    def _by_call_id(self, call_id: str) -> Call:
         return next(call for call in reversed(self.turns[-1].calls) if call.call.call_id == call_id)
 
-    def _by_effect(self, effect_id: str) -> _Call:
+    def _by_effect(self, effect_id: str) -> Call:
         return next(call for call in self.turns[-1].calls if call.effect_id == effect_id)
 
     @property
@@ -200,15 +289,18 @@ class Run:
         """Whether a final event was recorded."""
         return self.status in FINAL
 
-    def owed(self) -> list[tuple[ToolCall, str, bool]]:
-        """Calls of the last answer that have no end: the call, its effect id if claimed, whether it may repeat."""
-        if not self.turns:
-            return []
-        return [
-            (call.call, call.effect_id, call.repeatable)
-            for call in self.turns[-1].calls
-            if call.state in ("owed", "claimed")
-        ]
+    def open_calls(self) -> list[Call]:
+        """Calls of the last answer that have no end."""
+        return [call for call in self.turns[-1].calls if call.state in ("owed", "claimed")] if self.turns else []
+
+    def unsettled(self, effect_id: str) -> Call | None:
+        """The call whose fate a person was asked for and has not told."""
+        return next((call for call in self.open_calls() if call.asked and call.effect_id == effect_id), None)
+
+    @property
+    def next_purchase(self) -> int:
+        """The number of the model call it makes next, counting those whose answer was lost."""
+        return len(self.purchases) + 1
 
     def forbidden_digests(self) -> frozenset[str]:
         """Digests of calls whose end is unknown: refused for the rest of the run."""
@@ -217,6 +309,19 @@ class Run:
     def tool_call_count(self) -> int:
         """Tool calls asked for so far."""
         return sum(len(turn.calls) for turn in self.turns)
+
+    def children(self) -> list[str]:
+        """The runs it started as tools, in order."""
+        return [call.child for turn in self.turns for call in turn.calls if call.child]
+
+    def repairs(self) -> int:
+        """How often an answer was asked for again because it did not match its schema."""
+        return sum(1 for turn in self.turns if turn.objection)
+
+    @property
+    def spent(self) -> Spend:
+        """What it and the runs it started have cost so far."""
+        return Spend(self.cost_micro_usd, self.usage.total) + self.children_spent
 
     def conversation(self) -> tuple[Message, ...]:
         """What the model is sent next: instructions, prompt, and every turn with its tool results."""
@@ -231,6 +336,8 @@ class Run:
                 Message(role="tool", text=call.result, call_id=call.call.call_id, tool=call.call.tool)
                 for call in turn.calls
             ]
+            if turn.objection:
+                messages.append(Message(role="user", text=turn.objection))
         return tuple(messages)
 
     def view(self) -> ExecutionView:
@@ -244,7 +351,9 @@ class Run:
             structured=self.structured,
             usage=self.usage,
             cost_micro_usd=self.cost_micro_usd,
+            children_cost_micro_usd=self.children_spent.micro_usd,
             model=self.model,
+            waiting_for=self.waiting_for,
             tool_calls=tuple(
                 ToolCallView(
                     effect_id=call.effect_id,
@@ -253,6 +362,7 @@ class Run:
                     state="not_sent" if call.state == "owed" else call.state,
                     result=call.result,
                     tool_ms=call.tool_ms,
+                    execution_id=call.child,
                 )
                 for turn in self.turns
                 for call in turn.calls

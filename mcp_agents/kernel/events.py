@@ -15,7 +15,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from mcp_agents.kernel.errors import KINDS, AgentsError, Fault
-from mcp_agents.kernel.messages import ToolCall, Usage
+from mcp_agents.kernel.job import Priority
+from mcp_agents.kernel.messages import Spend, ToolCall, Usage
 from mcp_agents.kernel.principal import Principal
 
 
@@ -80,6 +81,22 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return KINDS.get(self.kind, Fault)(self.code, self.public, self.next_step)
 
 
+class Allowance(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a run may use of its parent's limits; None: as much as its own agent allows. Money in micro-USD."""
+
+    cost_micro_usd: int | None = None
+    tokens: int | None = None
+    max_depth: int | None = None
+
+
+class Parent(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The run that started this one as a tool, its agent, and the call that did it."""
+
+    execution_id: str
+    agent_id: str
+    effect_id: str
+
+
 class Requested(Event, frozen=True, kw_only=True, tag="requested"):
     """The run was accepted. `agent` is the agent as it stood (an `agents.spec.Agent` document)."""
 
@@ -93,16 +110,32 @@ class Requested(Event, frozen=True, kw_only=True, tag="requested"):
     tools_enabled: bool = True
     metadata: dict[str, Any] = {}
     overrides: dict[str, Any] = {}
+    output_schema: dict[str, Any] | None = None
+    priority: Priority = "normal"
     submitted: bool = False
     depth: int = 0
+    parent: Parent | None = None
+    allowance: Allowance = Allowance()
 
 
 class Started(Event, frozen=True, kw_only=True, tag="started"):
-    """A worker took the run, under the job with this number; `attempt` above 1: another one had it before."""
+    """A worker took the run. `attempt` above 1: another one had it before and was lost.
+
+    `job` is the number of the job it holds; 0: the process that accepted the run began it at once, under the
+    lease of `worker` itself.
+    """
 
     worker: str
     attempt: int
     job: int = 0
+
+
+class Decision(Event, frozen=True, kw_only=True, tag="decision"):
+    """Something was chosen: `what` (`model`), which, and why, with the measured figures in words."""
+
+    what: str
+    choice: str
+    reason: str
 
 
 class ModelAnswered(Event, frozen=True, kw_only=True, tag="model_answered"):
@@ -115,6 +148,37 @@ class ModelAnswered(Event, frozen=True, kw_only=True, tag="model_answered"):
     usage: Usage = Usage()
     cost_micro_usd: int = 0
     model_ms: int = 0
+    dropped: tuple[str, ...] = ()
+
+
+class BudgetReserved(Event, frozen=True, kw_only=True, tag="budget_reserved"):
+    """The worst case of a model call was set aside in every budget that applies, before it was made.
+
+    `call` is its number in the run, counting calls whose answer was lost.
+    """
+
+    call: int
+    micro_usd: int
+    tokens: int
+
+
+class BudgetSettled(Event, frozen=True, kw_only=True, tag="budget_settled"):
+    """What a model call cost takes the place of its reservation. `lost`: its answer was lost with its worker
+    and may have been paid, so that all of the reservation counts as spent."""
+
+    call: int
+    micro_usd: int
+    tokens: int
+    lost: bool = False
+
+
+class BudgetWarning(Event, frozen=True, kw_only=True, tag="budget_warning"):
+    """A budget passed one of its warning thresholds, a fraction of its limit."""
+
+    scope: str
+    subject: str
+    period: str
+    threshold: float
 
 
 class ToolClaimed(Event, frozen=True, kw_only=True, tag="tool_claimed"):
@@ -125,15 +189,39 @@ class ToolClaimed(Event, frozen=True, kw_only=True, tag="tool_claimed"):
     tool: str
     digest: str
     repeatable: bool = False
+    child: str = ""
+
+
+class HandedOff(Event, frozen=True, kw_only=True, tag="handed_off"):
+    """The run waits for these runs, which it started as tools; no worker is held meanwhile."""
+
+    to: tuple[str, ...]
+
+
+class InputRequested(Event, frozen=True, kw_only=True, tag="input_requested"):
+    """The run waits for a person to say whether this call took effect; no worker is held meanwhile."""
+
+    effect_id: str
+    question: str
+
+
+class InputReceived(Event, frozen=True, kw_only=True, tag="input_received"):
+    """A person with the right said whether the call took effect, and perhaps what it returned."""
+
+    effect_id: str
+    by: str
+    happened: bool
+    text: str = ""
 
 
 class ToolDone(Event, frozen=True, kw_only=True, tag="tool_done"):
-    """The tool answered; `text` is what the model is told."""
+    """The tool answered; `text` is what the model is told. `spent` is what a run started as a tool cost."""
 
     effect_id: str
     text: str
     structured: Any = None
     tool_ms: int = 0
+    spent: Spend = Spend()
 
 
 class ToolFailed(Event, frozen=True, kw_only=True, tag="tool_failed"):
@@ -147,6 +235,7 @@ class ToolFailed(Event, frozen=True, kw_only=True, tag="tool_failed"):
     message: str
     effect_id: str = ""
     tool_ms: int = 0
+    spent: Spend = Spend()
 
 
 class ToolUnknown(Event, frozen=True, kw_only=True, tag="tool_unknown"):
@@ -192,8 +281,15 @@ class Cancelled(Event, frozen=True, kw_only=True, tag="cancelled"):
 AnyEvent = (
     Requested
     | Started
+    | Decision
     | ModelAnswered
+    | BudgetReserved
+    | BudgetSettled
+    | BudgetWarning
     | ToolClaimed
+    | HandedOff
+    | InputRequested
+    | InputReceived
     | ToolDone
     | ToolFailed
     | ToolUnknown
@@ -272,6 +368,12 @@ class Reference(NamedTuple):
     """A stored message that only names the object in which its commit is."""
 
     name: str
+
+
+def decode_reference(payload: bytes) -> Reference | None:
+    """The object that a stored message stands for, if it does."""
+    commit = _decode_commit(payload)
+    return Reference(commit.object) if commit.object else None
 
 
 def decode_commit(tip: Tip, payload: bytes, sequence: int) -> tuple[Tip, list[Entry]] | Reference:

@@ -25,6 +25,14 @@ def mint(prefix: Prefix, clock: Clock) -> str:
     return f"{prefix}_" + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
 
 
+def minted_at(identifier: str) -> float:
+    """When an id was minted, in seconds since the epoch."""
+    number = 0
+    for character in identifier.partition("_")[2]:
+        number = number << 5 | _ALPHABET.index(character)
+    return (number >> 80) / 1000
+
+
 def is_id(text: str, prefix: Prefix) -> bool:
     """Whether `text` has the form of an id with this prefix."""
     return bool(_ID.fullmatch(text)) and text.startswith(f"{prefix}_")

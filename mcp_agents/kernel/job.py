@@ -1,7 +1,10 @@
 """Jobs as values: what the queue hands to a worker. The queue itself is a port behind `kernel.tenancy`."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
+
+Priority = Literal["high", "normal", "low"]
+"""How soon a run is wanted, among the runs of one agent."""
 
 
 class Job(NamedTuple):

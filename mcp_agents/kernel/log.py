@@ -38,6 +38,10 @@ class Log(Protocol):
         """
         ...
 
+    async def purge(self, subject: str) -> None:
+        """Removes every append of the subject; whoever still expects one of them is `Fenced`."""
+        ...
+
     async def subjects(self, pattern: str) -> dict[str, int]:
         """The subjects that match `pattern` and hold anything, each with the number of its appends."""
         ...

@@ -31,15 +31,36 @@ class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Tokens of one or more model calls; `cached_tokens` is the part of the input read from a cache."""
+    """Tokens of one or more model calls.
+
+    `cached_tokens` is the part of the input read from a cache. `lost_tokens` were reserved for calls whose
+    answer was lost with their worker: booked as spent, since they may have been paid.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    lost_tokens: int = 0
+
+    @property
+    def total(self) -> int:
+        """What counts against a limit of tokens."""
+        return self.input_tokens + self.output_tokens + self.lost_tokens
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
+            lost_tokens=self.lost_tokens + other.lost_tokens,
         )
+
+
+class Spend(Struct, frozen=True, omit_defaults=True):
+    """Money in micro-USD, and tokens."""
+
+    micro_usd: int = 0
+    tokens: int = 0
+
+    def __add__(self, other: "Spend") -> "Spend":
+        return Spend(self.micro_usd + other.micro_usd, self.tokens + other.tokens)

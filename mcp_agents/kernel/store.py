@@ -16,6 +16,7 @@ Bucket = Literal[
     "cb_capacity",
     "cb_ledger",
     "cb_leases",
+    "cb_joins",
     "cb_tenants",
     "cb_auth",
 ]
@@ -46,6 +47,10 @@ class Store(Protocol):
 
     async def delete(self, bucket: Bucket, key: str, *, revision: int) -> None:
         """Deletes when the current revision is `revision`; raises `WrongRevision` otherwise."""
+        ...
+
+    async def any(self, bucket: Bucket, pattern: str) -> bool:
+        """Whether a live record's key matches `pattern`."""
         ...
 
     def scan(self, bucket: Bucket, pattern: str) -> AsyncIterator[Record]:

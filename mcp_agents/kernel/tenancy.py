@@ -18,7 +18,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from zlib import crc32
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.bus import Bus
@@ -31,6 +31,7 @@ from mcp_agents.kernel.events import (
     Reference,
     Tip,
     decode_commit,
+    decode_reference,
     encode_commit,
     encode_reference,
 )
@@ -133,6 +134,16 @@ class Records(Generic[T]):
         """Removes the record read at `revision`; raises `WrongRevision` when it moved on."""
         await self._store.delete(self._bucket, self._key(parts), revision=revision)
 
+    async def names(self, *parts: str) -> list[str]:
+        """The last key part of every record with exactly one more key part behind `parts`, in order."""
+        pattern = ".".join([*(_token(part) for part in (*self._prefix, *parts)), "*"])
+        return [record.key.rsplit(".", 1)[1] async for record in self._store.scan(self._bucket, pattern)]
+
+    async def any(self, *parts: str) -> bool:
+        """Whether there is a record anywhere below `parts`."""
+        pattern = ".".join([*(_token(part) for part in (*self._prefix, *parts)), ">"])
+        return await self._store.any(self._bucket, pattern)
+
     async def all(self, *parts: str) -> list[Versioned[T]]:
         """Every record with exactly one more key part behind `parts`, in key order."""
         pattern = ".".join([*(_token(part) for part in (*self._prefix, *parts)), "*"])
@@ -142,6 +153,18 @@ class Records(Generic[T]):
         ]
 
 
+class _SealedCommit(Struct, frozen=True):
+    sequence: int
+    commit: Raw
+
+
+class _Sealed(Struct, frozen=True, kw_only=True):
+    """A finished log as one object: its stored commits as they were."""
+
+    commits: list[_SealedCommit]
+    v: int = 1
+
+
 class ExecutionLog:
     """The log of one execution: fenced appends, verified reads, gapless following."""
 
@@ -149,6 +172,7 @@ class ExecutionLog:
         self._doors = doors
         self._subject = log_subject(tenant, execution_id)
         self._object_prefix = f"log.{tenant}.{_token(execution_id)}."
+        self._sealed = f"sealed.{tenant}.{_token(execution_id)}"
 
     async def append(self, tip: Tip, events: Iterable[AnyEvent]) -> tuple[Tip, list[Entry]]:
         """Appends the events as one commit behind `tip`. Raises `Fenced` when another writer was there."""
@@ -172,17 +196,45 @@ class ExecutionLog:
         return self._doors.fresh.take(self._subject)
 
     async def read(self) -> tuple[Tip, list[Entry]]:
-        """The whole log. Raises `Fault` (`LOG_DAMAGED`) when it does not verify."""
-        return await self._fold(START, await self._doors.log.read(self._subject))
+        """The whole log, sealed or not. Raises `Fault` (`LOG_DAMAGED`) when it does not verify."""
+        stored = await self._doors.log.read(self._subject)
+        return await self._fold(START, stored or await self._from_seal())
+
+    async def seal(self) -> None:
+        """Puts the whole log into one object and takes it out of its stream. Only for a log that has its end.
+
+        Can be repeated, and broken off anywhere: the stream is emptied last.
+        """
+        if stored := await self._doors.log.read(self._subject):
+            commits = [_SealedCommit(each.sequence, Raw(each.payload)) for each in stored]
+            await self._doors.objects.put(self._sealed, msgspec.json.encode(_Sealed(commits=commits)))
+            await self._doors.log.purge(self._subject)
+
+    async def erase(self) -> None:
+        """Removes a sealed log for good, its large commits included."""
+        for stored in await self._from_seal():
+            decoded = decode_reference(stored.payload)
+            if decoded is not None:
+                await self._doors.objects.delete(decoded.name)
+        await self._doors.objects.delete(self._sealed)
+
+    async def _from_seal(self) -> list[Stored]:
+        data = await self._doors.objects.get(self._sealed)
+        if data is None:
+            return []
+        return [Stored(each.sequence, bytes(each.commit)) for each in msgspec.json.decode(data, type=_Sealed).commits]
 
     @asynccontextmanager
     async def follow(self, *, empty: bool = False) -> AsyncIterator[AsyncIterator[list[Entry]]]:
         """Batches of entries: all there are, then each commit as it lands. `empty`: nothing was there yet."""
         async with self._doors.log.follow(self._subject, empty=empty) as stored:
-            yield self._verified(stored)
+            yield self._verified(stored, sealed=not empty)
 
-    async def _verified(self, stored: AsyncIterator[Stored]) -> AsyncIterator[list[Entry]]:
+    async def _verified(self, stored: AsyncIterator[Stored], *, sealed: bool) -> AsyncIterator[list[Entry]]:
         tip = START
+        if sealed and not await self._doors.log.read(self._subject) and (kept := await self._from_seal()):
+            yield (await self._fold(START, kept))[1]
+            return
         async for message in stored:
             tip, entries = await self._fold(tip, [message])
             yield entries
@@ -271,6 +323,12 @@ class Tenancy:
     def jobs(self) -> Jobs:
         """Leased jobs of any tenant, for one worker; what to do with each is decided in the space `of_job`."""
         return self._doors.queue.jobs()
+
+    async def live_logs(self) -> list[tuple[TenantSpace, str]]:
+        """Every execution, of any tenant, whose log is not sealed; for recovery."""
+        counts = await self._doors.log.subjects("cb.agent.events.*.*.*")
+        parts = (subject.split(".") for subject in counts)
+        return [(TenantSpace(self._doors, tenant), execution_id) for *_, tenant, execution_id in parts]
 
     async def untouched(self) -> list[tuple[TenantSpace, str]]:
         """Every execution, of any tenant, whose log holds its request and nothing else; for the sweeper."""

@@ -9,7 +9,7 @@ from typing import Any
 from mcp_agents_discovery.card import card_of
 from pydantic import Field
 
-from mcp_agents.execution.dispatch import Order
+from mcp_agents.execution.orders import Order
 from mcp_agents_tools.surface.executions import ExecutionResult, result_of
 from mcp_agents_tools.surface.following import execute
 from mcp_agents_tools.surface.plugin import Arguments, Call, Hints, ToolSpec

@@ -9,10 +9,21 @@ from typing import Final
 
 import anyio
 
-from mcp_agents.execution.dispatch import Order, Update
+from mcp_agents.execution.dispatch import Update
+from mcp_agents.execution.orders import Order
 from mcp_agents.execution.run import FINAL, ExecutionView, Run
 from mcp_agents.execution.signals import Delta
-from mcp_agents.kernel.events import Entry, ModelAnswered, Requested, Started, ToolClaimed, ToolDone, ToolFailed
+from mcp_agents.kernel.events import (
+    Entry,
+    HandedOff,
+    InputRequested,
+    ModelAnswered,
+    Requested,
+    Started,
+    ToolClaimed,
+    ToolDone,
+    ToolFailed,
+)
 from mcp_agents.kernel.tasks import background
 from mcp_agents_tools.surface.plugin import Call, Reporter
 
@@ -103,6 +114,10 @@ class _Teller:
                 return False
             case ToolClaimed(tool=tool):
                 self._phase = f"calling {tool}"
+            case HandedOff():
+                self._phase = "waiting for other agents"
+            case InputRequested():
+                self._phase = "waiting to be told what became of a call"
             case ToolDone() | ToolFailed():
                 self._phase = f"thinking (turn {self._turn})"
             case _:

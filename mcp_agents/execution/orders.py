@@ -1,0 +1,88 @@
+"""What a caller asks for, checked and made into the first event of a log.
+
+Not accepting it: that is `dispatch`. Below: the catalog of agents.
+"""
+
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from mcp_agents.agents.spec import Agent
+from mcp_agents.kernel.errors import Conflict, Exhausted, Invalid
+from mcp_agents.kernel.events import Allowance, Caller, Parent, Requested
+from mcp_agents.kernel.job import Priority
+from mcp_agents.kernel.principal import Principal
+from mcp_agents.kernel.trace import new_traceparent
+
+PROMPT_LIMIT: Final = 1_000_000
+MAX_DEPTH: Final = 32
+"""However deep an agent's own limit lets agents call each other."""
+
+_encode: Final = msgspec.json.Encoder(order="deterministic").encode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What a caller asks for. `agent` is an id or a name; `submitted` runs on when nobody follows.
+
+    `context` is data for the model; `output_schema` the JSON Schema its answer must match, in place of the
+    agent's own. `parent` and `allowance` are set where a run is another one's tool.
+    """
+
+    agent: str
+    prompt: str
+    context: Any = None
+    stream: bool = True
+    tools_enabled: bool = True
+    idempotency_key: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
+    output_schema: dict[str, Any] | None = None
+    priority: Priority = "normal"
+    submitted: bool = False
+    traceparent: str = ""
+    depth: int = 0
+    parent: Parent | None = None
+    allowance: Allowance = field(default_factory=Allowance)
+
+    def digest(self, agent: Agent) -> str:
+        """What makes two orders the same request."""
+        what = [agent.id, self.prompt, self.context, self.tools_enabled, self.overrides]
+        if self.output_schema is not None:
+            what.append(self.output_schema)
+        return sha256(_encode(what)).hexdigest()
+
+    def requested(self, agent: Agent, principal: Principal) -> Requested:
+        """The first event of its run. Raises `Invalid`, `Conflict` (`AGENT_INACTIVE`), `Exhausted`."""
+        if len(self.prompt) > PROMPT_LIMIT:
+            raise Invalid("PROMPT_TOO_LONG", f"A prompt is at most {PROMPT_LIMIT} characters.", "Shorten it.")
+        deepest = min(MAX_DEPTH, self.allowance.max_depth or MAX_DEPTH, agent.limits.max_depth)
+        if self.depth > deepest:
+            raise Exhausted(
+                "DEPTH_EXHAUSTED",
+                f"Agents called each other {deepest} deep.",
+                "Look for agents that call in a circle, or raise limits.max_depth.",
+            )
+        if not agent.is_active:
+            raise Conflict("AGENT_INACTIVE", f"The agent {agent.name} is switched off.", "Switch it on first.")
+        return Requested(
+            agent_id=agent.id,
+            agent=Raw(msgspec.json.encode(agent)),
+            prompt=self.prompt,
+            caller=Caller.of(principal),
+            traceparent=self.traceparent or new_traceparent(),
+            context=self.context,
+            stream=self.stream,
+            tools_enabled=self.tools_enabled,
+            metadata=self.metadata,
+            overrides=self.overrides,
+            output_schema=self.output_schema,
+            priority=self.priority,
+            submitted=self.submitted,
+            depth=self.depth,
+            parent=self.parent,
+            allowance=self.allowance,
+        )

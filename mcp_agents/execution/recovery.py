@@ -1,0 +1,118 @@
+"""Finds what a lost process left behind, and sets it going again.
+
+Three things can be left: a run that was accepted and never queued; a run that a process had begun without a
+job and whose lease has ended; a run that waits for another one whose end could not be told. JetStream brings
+back what had a job. All of it is found in the live logs, which are read only when a lease was seen to end, at
+the start, and now and then. What is queued twice is dropped by its worker.
+"""
+
+import logging
+from datetime import timedelta
+from typing import Final
+
+import anyio
+
+from mcp_agents.execution.archive import Archive
+from mcp_agents.execution.run import Run
+from mcp_agents.execution.station import Station
+from mcp_agents.kernel.errors import AgentsError
+from mcp_agents.kernel.tenancy import Tenancy, TenantSpace
+
+log = logging.getLogger("mcp_agents.recovery")
+
+LOOK_SECONDS: Final = 0.5
+_UNTOUCHED_SECONDS: Final = 10.0
+_EVERYTHING_SECONDS: Final = 300.0
+_ORPHAN_AGE: Final = timedelta(seconds=10)
+_ERASE_SECONDS: Final = 3600.0
+
+
+class Recovery:
+    """One per process; several do no harm."""
+
+    def __init__(self, tenancy: Tenancy, station: Station, archive: Archive) -> None:
+        self._tenancy, self._station, self._archive = tenancy, station, archive
+        self._living: frozenset[str] = frozenset()
+        self._missing: frozenset[str] = frozenset()
+
+    async def work(self) -> None:
+        """Looks for what was left behind, until cancelled."""
+        clock = self._tenancy.clock
+        untouched_at = everything_at = float("-inf")
+        while True:
+            try:
+                if await self.somebody_was_lost() or clock.monotonic() - everything_at > _EVERYTHING_SECONDS:
+                    everything_at = clock.monotonic()
+                    _told(await self.recover())
+                if clock.monotonic() - untouched_at > _UNTOUCHED_SECONDS:
+                    untouched_at = clock.monotonic()
+                    _told(await self.sweep())
+            except AgentsError as error:
+                log.debug("recovery goes on later: %s", error)
+            await anyio.sleep(LOOK_SECONDS)
+
+    async def somebody_was_lost(self) -> bool:
+        """Whether a station that was there has been missing in two looks: one look may be a restart of the store."""
+        living = await self._station.living()
+        gone = self._living - living
+        confirmed = bool(gone & self._missing)
+        self._missing = gone
+        self._living = living if confirmed else self._living | living
+        return confirmed
+
+    async def sweep(self) -> int:
+        """Queues accepted runs whose job was lost because their front end died before publishing it."""
+        queued = 0
+        for space, execution_id in await self._tenancy.untouched():
+            queued += await self._set_going(space, execution_id, frozenset(), only_pending=True)
+        return queued
+
+    async def recover(self) -> int:
+        """Looks at every live log; returns how many runs were set going again."""
+        living = await self._station.living()
+        queued = 0
+        for space, execution_id in await self._tenancy.live_logs():
+            queued += await self._set_going(space, execution_id, living)
+        return queued
+
+    async def _set_going(
+        self, space: TenantSpace, execution_id: str, living: frozenset[str], *, only_pending: bool = False
+    ) -> bool:
+        _, entries = await space.log(execution_id).read()
+        if not entries:
+            return False
+        run = Run.folded(execution_id, entries)
+        match run.status:
+            case "pending":
+                due = self._tenancy.clock.now() - entries[-1].at > _ORPHAN_AGE
+            case "running":
+                due = not only_pending and run.job == 0 and run.worker not in living
+            case "waiting":
+                due = not only_pending and await self._can_go_on(space, run)
+            case _:
+                if not only_pending:
+                    await self._archive.ended(space, run)
+                due = False
+        if due:
+            await space.enqueue(
+                run.requested.agent_id,
+                execution_id,
+                occasion=f"recovered.{run.cursor}",
+                priority=run.requested.priority,
+            )
+        return due
+
+    async def _can_go_on(self, space: TenantSpace, run: Run) -> bool:
+        """Whether something that a waiting run waits for has happened."""
+        for call in run.open_calls():
+            if not call.child:
+                continue
+            _, entries = await space.log(call.child).read()
+            if not entries or Run.folded(call.child, entries).finished:
+                return True
+        return bool(run.turns) and not run.waiting_for
+
+
+def _told(queued: int) -> None:
+    if queued:
+        log.warning("%d runs were left behind and are queued again", queued)
