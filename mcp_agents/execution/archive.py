@@ -10,7 +10,7 @@ Above: worker, recovery, surface. Below: the tenant's logs and records.
 
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -151,7 +151,18 @@ class Archive:
         _, entries = await space.log(execution_id).read()
         return Summary.of(Run.folded(execution_id, entries)) if entries else None
 
-    async def newest(self, space: TenantSpace, *, before: str = "") -> AsyncIterator[Summary]:
+    async def history(self, space: TenantSpace, agent_id: str) -> tuple[history.Past, ...]:
+        """The agent's last completed runs, sealed ones and those that are still live, oldest first."""
+        past = (await history.of(space, agent_id)).runs
+        live: list[history.Past] = []
+        for execution_id in sorted(await space.execution_ids())[-history.KEPT :]:
+            _, entries = await space.log(execution_id).read()
+            run = Run.folded(execution_id, entries) if entries else None
+            if run and run.requested.agent_id == agent_id and run.status == "completed":
+                live.append(history.Past.of(run))
+        return (*past, *live)[-history.KEPT :]
+
+    async def newest(self, space: TenantSpace, *, before: str = "") -> AsyncGenerator[Summary, None]:
         """Every run of the tenant behind the id `before`, newest first."""
         live = sorted((each for each in await space.execution_ids() if not before or each < before), reverse=True)
         sealed = self._sealed(space, before)
@@ -166,7 +177,7 @@ class Archive:
                 shown = execution_id
                 yield line
 
-    async def _sealed(self, space: TenantSpace, before: str) -> AsyncIterator[Summary]:
+    async def _sealed(self, space: TenantSpace, before: str) -> AsyncGenerator[Summary, None]:
         records = space.records(_BUCKET, Summary)
         limit = _place(before) if before else ("99999999", "23", "59")
         for day in sorted(await space.records(_BUCKET, _Day).names(_DAYS), reverse=True):

@@ -13,8 +13,9 @@ import msgspec
 
 from mcp_agents.agents.catalog import AgentCatalog
 from mcp_agents.agents.spec import Agent
-from mcp_agents.execution.dispatch import Dispatcher, Order
+from mcp_agents.execution.dispatch import Dispatcher
 from mcp_agents.execution.limits import Limits
+from mcp_agents.execution.orders import Order
 from mcp_agents.execution.recorder import Recorder
 from mcp_agents.execution.run import Call, Run
 from mcp_agents.kernel.errors import AgentsError, NotFound

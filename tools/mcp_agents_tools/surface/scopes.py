@@ -33,6 +33,10 @@ EXECUTIONS: Final = {
     "cb://executions/{id}/transcript": "executions:read",
     "debug_execution": "executions:read",
 }
+ANALYTICS: Final = {
+    "usage_report": "analytics:read",
+    "cost_report": "analytics:read",
+}
 TOOLSERVERS: Final = {
     "tool_server_add": "toolservers:write",
     "tool_server_get": "toolservers:read",

@@ -1,11 +1,10 @@
 """Before and after a run: what one would cost, and one's result as context of another."""
 
-from mcp_agents.scaling.budgets import BudgetState
+from mcp_agents.scaling.budgets import BudgetState, Payers
 from msgspec import Struct
 from pydantic import Field
 
 from mcp_agents.execution import history, sharing
-from mcp_agents.execution.spending import Payers
 from mcp_agents_tools.surface.executions.shapes import ID, plugin
 from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints
 
