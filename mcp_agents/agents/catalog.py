@@ -1,26 +1,35 @@
-"""A tenant's agents: create, find, list, change with revisions, switch off, delete.
+"""A tenant's agents: create, find, list, change with revisions, roll back, switch off, delete.
 
-Names are unique per tenant through a name record that is claimed before the agent is written; a claim
-left behind by a crash points at no agent and may be taken over. Whether a model or a tool binding
-exists is asked through `Checks`, filled by the composer, so that this floor needs nobody above it.
+Every change makes a version. The newest is the agent's own record; before a change replaces it, the outgoing
+version is stored beside it, so that a crash between the two loses none. Names are unique per tenant through
+a name record that is claimed before the agent is written; a claim left behind by a crash points at no agent
+and may be taken over. Whether a model or a tool binding exists is asked through `Checks`, filled by the
+composer, so that this floor needs nobody above it.
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 from pydantic import ValidationError
 
-from mcp_agents.agents.spec import Agent, AgentDraft, Limits
+from mcp_agents.agents.schema import check_schema
+from mcp_agents.agents.spec import AGENT_BINDING, Agent, AgentDraft, Limits, Policy
+from mcp_agents.agents.state import AgentStates
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Conflict, Invalid, NotFound, WrongRevision
 from mcp_agents.kernel.tenancy import Records, TenantSpace, Versioned
 
+VERSIONS_KEPT: Final = 100
+"""Versions of one agent that can be read and gone back to, the present one among them."""
+
 _NAMES = "name"
+_VERSIONS = "version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +45,18 @@ _CLAIM_GRACE = timedelta(seconds=10)
 """How long a name stays claimed by an agent that is not written yet; a claim left by a crash is older."""
 
 
+_WRITTEN: Final = (*AgentDraft.model_fields, "is_active")
+"""The fields whose change a version names."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Act:
+    """Whose change it is and what it is called; without a summary it is told by its fields."""
+
+    by: str
+    summary: str = ""
+
+
 class _Name(Struct, frozen=True, kw_only=True):
     agent_id: str
     claimed_at: datetime
@@ -48,19 +69,25 @@ class AgentCatalog:
     def __init__(self, clock: Clock, checks: Checks) -> None:
         self._clock = clock
         self._checks = checks
+        self.states = AgentStates(clock)
 
-    async def create(self, space: TenantSpace, draft: AgentDraft) -> Versioned[Agent]:
-        """Stores a new, active agent. Raises `Conflict` (`AGENT_NAME_TAKEN`) and `Invalid`."""
-        await self._check(space, draft)
+    async def create(self, space: TenantSpace, draft: AgentDraft, *, by: str = "") -> Versioned[Agent]:
+        """Stores a new, active agent, `by` a subject. Raises `Conflict` (`AGENT_NAME_TAKEN`) and `Invalid`."""
+        agent_id = ids.mint("ag", self._clock)
+        given = tuple(sorted(draft.model_fields_set))
+        draft = await self._checked(space, draft, agent_id)
         now = self._clock.now()
         agent = Agent(
-            id=ids.mint("ag", self._clock),
+            id=agent_id,
             tenant_id=space.tenant,
             **_fields(draft),
             created_at=now,
             updated_at=now,
             is_active=True,
             version=1,
+            updated_by=by,
+            changed=given,
+            summary="created",
         )
         _bounded(agent)
         await self._claim_name(space, agent.name, agent.id)
@@ -86,24 +113,82 @@ class AgentCatalog:
         """Every agent of the tenant, oldest first."""
         return await self._agents(space).all()
 
+    async def versions(self, space: TenantSpace, reference: str, before: int, limit: int) -> list[Agent]:
+        """Up to `limit` versions, newest first, older than version `before` (0: from the newest on)."""
+        head = (await self.get(space, reference)).value
+        newest = min(before - 1, head.version) if before else head.version
+        oldest = max(newest - limit, head.version - VERSIONS_KEPT, 0) + 1
+        found = [await self._version(space, head, number) for number in range(newest, oldest - 1, -1)]
+        return [version for version in found if version is not None]
+
+    async def version(self, space: TenantSpace, reference: str, number: int) -> Agent:
+        """An agent as it was at this version. Raises `NotFound` (`AGENT_VERSION_UNKNOWN`)."""
+        head = (await self.get(space, reference)).value
+        found = None
+        if head.version - VERSIONS_KEPT < number <= head.version:
+            found = await self._version(space, head, number)
+        if found is None:
+            raise NotFound(
+                "AGENT_VERSION_UNKNOWN",
+                f"There is no such version of this agent, or it is older than the last {VERSIONS_KEPT}.",
+                "List them with agent_versions.",
+            )
+        return found
+
     async def update(
-        self, space: TenantSpace, reference: str, changes: dict[str, Any], expected_revision: int | None
+        self,
+        space: TenantSpace,
+        reference: str,
+        changes: dict[str, Any],
+        expected_revision: int | None,
+        *,
+        by: str = "",
     ) -> Versioned[Agent]:
         """Changes the given draft fields. Raises `Conflict` (`REVISION_CONFLICT`) when it moved on meanwhile."""
         found = await self.get(space, reference)
+        return await self._write(space, found, {**_draft_of(found.value), **changes}, expected_revision, _Act(by))
+
+    async def rollback(
+        self, space: TenantSpace, reference: str, number: int, expected_revision: int | None, *, by: str = ""
+    ) -> Versioned[Agent]:
+        """A new version with what was written at an old one; whether it is switched on stays as it is.
+
+        The name goes back too, unless another agent has it now. Raises like `update` and `version`: the model
+        and the tools of the old version must still be there.
+        """
+        found = await self.get(space, reference)
+        fields = _draft_of(await self.version(space, found.value.id, number))
+        says = f"rolled back to version {number}"
+        try:
+            return await self._write(space, found, fields, expected_revision, _Act(by, says))
+        except Conflict as refusal:
+            if refusal.code != "AGENT_NAME_TAKEN":
+                raise
+        fields["name"] = found.value.name
+        act = _Act(by, f"{says}; its name of then is taken, so it keeps its own")
+        return await self._write(space, found, fields, expected_revision, act)
+
+    async def _write(
+        self,
+        space: TenantSpace,
+        found: Versioned[Agent],
+        fields: dict[str, Any],
+        expected_revision: int | None,
+        act: "_Act",
+    ) -> Versioned[Agent]:
         old = found.value
         try:
-            draft = AgentDraft.model_validate({**_draft_of(old), **changes})
+            draft = AgentDraft.model_validate(fields)
         except ValidationError as cause:
             raise invalid_fields(cause) from cause
-        await self._check(space, draft)
+        draft = await self._checked(space, draft, old.id)
         fresh = msgspec.structs.replace(old, **_fields(draft))
         _bounded(fresh)
         renamed = draft.name != old.name
         if renamed:
             await self._claim_name(space, draft.name, old.id)
         try:
-            saved = await self._save(space, found, fresh, expected_revision)
+            saved = await self._save(space, found, fresh, expected_revision, act)
         except Conflict:
             if renamed:
                 await self._free_name(space, draft.name, old.id)
@@ -113,39 +198,116 @@ class AgentCatalog:
         return saved
 
     async def set_active(
-        self, space: TenantSpace, reference: str, *, active: bool, expected_revision: int | None
+        self, space: TenantSpace, reference: str, *, active: bool, expected_revision: int | None, by: str = ""
     ) -> Versioned[Agent]:
         """Switches an agent on or off; off, it takes no new runs."""
         found = await self.get(space, reference)
-        return await self._save(space, found, msgspec.structs.replace(found.value, is_active=active), expected_revision)
+        fresh = msgspec.structs.replace(found.value, is_active=active)
+        act = _Act(by, "switched on" if active else "switched off")
+        return await self._save(space, found, fresh, expected_revision, act)
 
     async def delete(self, space: TenantSpace, reference: str, expected_revision: int | None) -> Agent:
-        """Removes the agent and frees its name; its runs keep their records."""
-        found = await self.get(space, reference)
+        """Removes the agent, its versions and its state, and frees its name; its runs keep their records.
+
+        Versions are erased because nobody could read them any more: an id is never minted again, and a run
+        holds the agent it started with. A deletion that died halfway is completed by deleting the id again.
+        """
+        try:
+            found = await self.get(space, reference)
+        except NotFound:
+            if ids.is_id(reference, "ag"):
+                await self._erase(space, reference)
+            raise
         _expect(found.revision, expected_revision)
         try:
             await self._agents(space).delete(found.value.id, revision=found.revision)
         except WrongRevision as cause:
             raise _moved_on() from cause
         await self._free_name(space, found.value.name, found.value.id)
+        await self._erase(space, found.value.id)
         return found.value
 
     async def _save(
-        self, space: TenantSpace, found: Versioned[Agent], fresh: Agent, expected_revision: int | None
+        self, space: TenantSpace, found: Versioned[Agent], fresh: Agent, expected_revision: int | None, act: "_Act"
     ) -> Versioned[Agent]:
         _expect(found.revision, expected_revision)
-        # Never earlier than before, even when the clock steps back.
-        now = max(self._clock.now(), found.value.updated_at)
-        fresh = msgspec.structs.replace(fresh, updated_at=now, version=found.value.version + 1)
+        old = found.value
+        changed = tuple(name for name in _WRITTEN if getattr(fresh, name) != getattr(old, name))
+        fresh = msgspec.structs.replace(
+            fresh,
+            # Never earlier than before, even when the clock steps back.
+            updated_at=max(self._clock.now(), old.updated_at),
+            version=old.version + 1,
+            updated_by=act.by,
+            changed=changed,
+            summary=act.summary or f"changed {', '.join(changed) or 'nothing'}",
+        )
+        await self._keep(space, old)
         try:
             revision = await self._agents(space).update(fresh.id, value=fresh, revision=found.revision)
         except WrongRevision as cause:
             raise _moved_on() from cause
+        # The one before the one that falls out now is what a crash here may have left.
+        for number in (fresh.version - VERSIONS_KEPT, fresh.version - VERSIONS_KEPT - 1):
+            if number > 0:
+                await self._drop(space, fresh.id, number)
         return Versioned(fresh, revision)
 
-    async def _check(self, space: TenantSpace, draft: AgentDraft) -> None:
+    async def _keep(self, space: TenantSpace, outgoing: Agent) -> None:
+        """Stores a version that is about to be replaced. A number has one content: what is there is equal."""
+        with suppress(WrongRevision):
+            await self._agents(space).create(_VERSIONS, outgoing.id, str(outgoing.version), value=outgoing)
+
+    async def _version(self, space: TenantSpace, head: Agent, number: int) -> Agent | None:
+        if number == head.version:
+            return head
+        found = await self._agents(space).get(_VERSIONS, head.id, str(number))
+        return found.value if found else None
+
+    async def _drop(self, space: TenantSpace, agent_id: str, number: int) -> None:
+        agents, key = self._agents(space), (_VERSIONS, agent_id, str(number))
+        if found := await agents.get(*key):
+            with suppress(WrongRevision):  # somebody else dropped it first
+                await agents.delete(*key, revision=found.revision)
+
+    async def _erase(self, space: TenantSpace, agent_id: str) -> None:
+        for found in await self._agents(space).all(_VERSIONS, agent_id):
+            await self._drop(space, agent_id, found.value.version)
+        await self.states.erase(space, agent_id)
+
+    async def _checked(self, space: TenantSpace, draft: AgentDraft, agent_id: str) -> AgentDraft:
+        """The draft with bindings to agents by id. Raises `Invalid` for what does not exist or cannot be."""
         self._checks.model(draft.virtual_model)
-        await self._checks.tools(space, draft.tools)
+        if draft.output_schema is not None:
+            check_schema(draft.output_schema)
+        tools = list[str]()
+        for binding in draft.tools:
+            bound = await self._agent_binding(space, binding, draft.name, agent_id)
+            tools.append(bound or binding)
+        upstream = [binding for binding in tools if not binding.startswith(AGENT_BINDING)]
+        if draft.policy.verify_tool:
+            upstream.append(draft.policy.verify_tool)
+        await self._checks.tools(space, tuple(dict.fromkeys(upstream)))
+        return draft.model_copy(update={"tools": tuple(dict.fromkeys(tools))})
+
+    async def _agent_binding(self, space: TenantSpace, binding: str, own_name: str, own_id: str) -> str:
+        """`agent:{id}` for a binding to an agent, empty for any other."""
+        if not binding.startswith(AGENT_BINDING):
+            return ""
+        reference = binding.removeprefix(AGENT_BINDING)
+        if reference in (own_name, own_id):
+            raise Invalid(
+                "AGENT_BINDS_ITSELF", "An agent cannot be a tool of its own.", "Bind another agent, or leave it out."
+            )
+        try:
+            found = await self.get(space, reference)
+        except NotFound:
+            raise Invalid(
+                "TOOL_NOT_FOUND",
+                f"These tools do not exist: {binding}.",
+                "List the agents with agent_list; a binding to one is agent:{id} or agent:{name}.",
+            ) from None
+        return f"{AGENT_BINDING}{found.value.id}"
 
     async def _claim_name(self, space: TenantSpace, name: str, agent_id: str) -> None:
         names = self._names(space)
@@ -178,12 +340,20 @@ class AgentCatalog:
 
 def _fields(draft: AgentDraft) -> dict[str, Any]:
     fields = {name: getattr(draft, name) for name in AgentDraft.model_fields}
-    return {**fields, "limits": Limits(**draft.limits.model_dump())}
+    return {
+        **fields,
+        "limits": Limits(**draft.limits.model_dump()),
+        "policy": Policy(**draft.policy.model_dump()),
+    }
 
 
 def _draft_of(agent: Agent) -> dict[str, Any]:
     fields = {name: getattr(agent, name) for name in AgentDraft.model_fields}
-    return {**fields, "limits": msgspec.to_builtins(agent.limits)}
+    return {
+        **fields,
+        "limits": msgspec.to_builtins(agent.limits),
+        "policy": msgspec.to_builtins(agent.policy),
+    }
 
 
 def _bounded(agent: Agent) -> None:

@@ -5,14 +5,19 @@ keeps (frozen, fast). Whether a model or a tool exists is asked by the catalog, 
 """
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Struct
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mcp_agents.kernel import ids
 
 Label = Annotated[str, Field(min_length=1, max_length=64)]
+UnknownEffects = Literal["tell_model", "ask_person", "verify"]
+"""What is done about a call that may or may not have happened."""
+
+AGENT_BINDING = "agent:"
+"""Begins a binding to another agent; what follows is its id, or on the way in its name."""
 
 
 class AgentLimits(BaseModel):
@@ -23,6 +28,21 @@ class AgentLimits(BaseModel):
     max_turns: int = Field(12, ge=1, le=200, description="Model calls in one run.")
     max_tool_calls: int = Field(50, ge=0, le=1000, description="Tool calls in one run.")
     timeout_seconds: int = Field(600, ge=1, le=86_400, description="Wall time of one run.")
+
+
+class AgentPolicy(BaseModel):
+    """What a run does where the house leaves a choice."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    unknown_effects: UnknownEffects = Field(
+        "tell_model",
+        description="When it is not known whether a tool call took effect: tell the model, ask a person, or call "
+        "`verify_tool`.",
+    )
+    verify_tool: str = Field(
+        "", max_length=200, description="For `verify`: the `server/tool` that finds out; one the agent is bound to."
+    )
 
 
 class AgentDraft(BaseModel):
@@ -36,11 +56,21 @@ class AgentDraft(BaseModel):
     virtual_model: str = Field("auto", min_length=1, max_length=200, description="A configured or virtual model name.")
     temperature: float | None = Field(None, ge=0, le=2, description="Sampling temperature; absent: the model's own.")
     max_tokens: int | None = Field(None, ge=1, le=1_000_000, description="Output tokens of one model call.")
-    tools: tuple[str, ...] = Field((), max_length=200, description="Bindings: `server/tool` or `server/*`.")
+    tools: tuple[str, ...] = Field(
+        (),
+        max_length=200,
+        description="Bindings: `server/tool`, `server/*`, `builtin/*` or `agent:{id or name}`.",
+    )
     capabilities: tuple[Label, ...] = Field((), max_length=50, description="What it can do, for discovery.")
     tags: tuple[Label, ...] = Field((), max_length=50, description="Free labels.")
     metadata: dict[str, Any] = Field(default_factory=dict, description="Stored and returned, never shown to the model.")
     limits: AgentLimits = Field(default_factory=lambda: AgentLimits.model_validate({}), description="Per-run limits.")
+    policy: AgentPolicy = Field(
+        default_factory=lambda: AgentPolicy.model_validate({}), description="What a run does in doubt."
+    )
+    output_schema: dict[str, Any] | None = Field(
+        None, description="JSON Schema of an object that every answer must be; absent: answers are text."
+    )
 
     @field_validator("name")
     @classmethod
@@ -48,6 +78,15 @@ class AgentDraft(BaseModel):
         if not ids.AGENT_NAME.fullmatch(value) or ids.is_id(value, "ag"):
             raise ValueError("a name is 1 to 64 of a-z, 0-9, _ and -, and does not look like an id")
         return value
+
+    @model_validator(mode="after")
+    def _verifiable(self) -> "AgentDraft":
+        tool = self.policy.verify_tool
+        if self.policy.unknown_effects == "verify" and not tool:
+            raise ValueError("policy.verify_tool is needed where policy.unknown_effects is verify")
+        if tool and not _binds(self.tools, tool):
+            raise ValueError("policy.verify_tool is not one of the tools this agent is bound to")
+        return self
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -58,8 +97,18 @@ class Limits(Struct, frozen=True, kw_only=True):
     timeout_seconds: int = 600
 
 
+class Policy(Struct, frozen=True, kw_only=True):
+    """`AgentPolicy` as stored."""
+
+    unknown_effects: UnknownEffects = "tell_model"
+    verify_tool: str = ""
+
+
 class Agent(Struct, frozen=True, kw_only=True):
-    """A stored agent. `version` counts its changes from 1; the record's revision is the store's."""
+    """A stored agent. `version` counts its changes from 1; the record's revision is the store's.
+
+    `changed` and `summary` say what made this version of the one before, `updated_by` whose act it was.
+    """
 
     id: str
     tenant_id: str
@@ -78,4 +127,15 @@ class Agent(Struct, frozen=True, kw_only=True):
     updated_at: datetime
     is_active: bool
     version: int
+    policy: Policy = Policy()
+    output_schema: dict[str, Any] | None = None
+    updated_by: str = ""
+    changed: tuple[str, ...] = ()
+    summary: str = ""
     v: int = 1
+
+
+def _binds(tools: tuple[str, ...], tool: str) -> bool:
+    """Whether `tool` (`server/tool`) is among the bindings, by itself or by its server's `*`."""
+    server, _, name = tool.partition("/")
+    return bool(name) and name != "*" and (tool in tools or f"{server}/*" in tools)

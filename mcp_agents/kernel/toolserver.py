@@ -5,10 +5,13 @@ Filled by `mcp_agents_tools.toolsets`; asked by the surface. Secrets go in and n
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import TenantSpace
+
+BUILTIN: Final = "builtin"
+"""The server name in bindings to the house's own tools."""
 
 Transport = Literal["stdio", "http"]
 AuthType = Literal["none", "bearer", "client_credentials"]
@@ -31,6 +34,14 @@ class UpstreamAuth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EffectIdPlace:
+    """Where else than in `_meta` a server takes the effect id: an HTTP header, a top-level argument, or both."""
+
+    header: str = ""
+    argument: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolServerSpec:
     """What a caller asks to add. `stdio` needs `command` (and `args`, `env`); `http` needs `url`."""
 
@@ -43,6 +54,7 @@ class ToolServerSpec:
     auth: UpstreamAuth = UpstreamAuth()
     exposes: tuple[str, ...] = ()
     trust_annotations: bool = False
+    effect_id: EffectIdPlace = EffectIdPlace()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +80,7 @@ class ToolServer:
     auth_type: AuthType
     env_names: tuple[str, ...]
     trust_annotations: bool
+    effect_id: EffectIdPlace
     tools: tuple[UpstreamTool, ...]
     created_at: datetime
     updated_at: datetime
@@ -75,7 +88,11 @@ class ToolServer:
 
 
 class ToolServers(Protocol):
-    """Add, look at and remove. Names are unique per tenant: `[a-z0-9_-]{1,40}`."""
+    """Add, look at and remove. Names are unique per tenant: `[a-z0-9_-]{1,40}`, and not `builtin`."""
+
+    def builtin(self) -> tuple[UpstreamTool, ...]:
+        """The tools of the house itself, which every tenant can bind as `builtin/{name}`."""
+        ...
 
     async def add(self, space: TenantSpace, principal: Principal, spec: ToolServerSpec) -> ToolServer:
         """Connects, lists, fingerprints and stores. Nothing is stored when any of it fails."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from mcp_agents_auth.embedded import AuthServer, build_auth
 from mcp_agents_tools.surface.catalogue import Catalogue
 from mcp_agents_tools.surface.plugin import Services
+from mcp_agents_tools.toolsets.composite import CompositeToolsets
 from mcp_agents_tools.toolsets.hub import UpstreamHub
 from mcp_agents_tools.toolsets.servers import StoredToolServers
 from mcp_agents_tools.toolsets.toolbox import UpstreamToolsets
@@ -30,6 +31,7 @@ from mcp_agents.adapters.nats_queue import NatsQueue
 from mcp_agents.adapters.nats_store import NatsStore
 from mcp_agents.adapters.rule_model import RuleModel
 from mcp_agents.agents.catalog import AgentCatalog, Checks
+from mcp_agents.agents.state import AgentStates
 from mcp_agents.execution.dispatch import Dispatcher, Sweeper
 from mcp_agents.execution.loop import Loop
 from mcp_agents.execution.worker import Worker
@@ -113,7 +115,7 @@ async def open_house(
         egress = AddressRule(allowed_origins=frozenset({public_url}), allow_private=settings.is_loopback)
         hub = await stack.enter_async_context(UpstreamHub(egress, clock=clock))
         tool_servers = StoredToolServers(hub, vault, clock, stdio=settings.stdio)
-        toolsets = UpstreamToolsets(hub, tool_servers)
+        toolsets = CompositeToolsets(UpstreamToolsets(hub, tool_servers), AgentStates(clock))
         litellm = LitellmModel()
         stack.push_async_callback(litellm.aclose)
         models = _models(settings, litellm)

@@ -1,53 +1,22 @@
 """Agents: every field, unique names, revisions, and what a crash may leave behind."""
 
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from mcp_agents.adapters.memory_store import MemoryStore
 from mcp_agents.agents.catalog import AgentCatalog, Checks
-from mcp_agents.agents.spec import AgentDraft
+from mcp_agents.agents.spec import Agent, Policy
 from mcp_agents.kernel.errors import Conflict, Invalid, NotFound
-from mcp_agents.kernel.faults import NoFaults
-from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tasks import together
-from mcp_agents.kernel.tenancy import Doors, Tenancy, TenantSpace
+from tests.agents.conftest import Rooms, draft
 from tests.support.clock import TestClock
 
 pytestmark = pytest.mark.anyio
-
-
-class Rooms:
-    """A catalog over the memory store, with spaces of two tenants."""
-
-    def __init__(self, clock: TestClock) -> None:
-        nothing = cast("Any", None)
-        doors = Doors(MemoryStore(clock), nothing, nothing, nothing, nothing, clock, NoFaults())
-        self.catalog = AgentCatalog(clock, Checks(model=self.check_model, tools=self.check_tools))
-        self.own, self.other = (
-            Tenancy(doors).of(Principal(tenant=tenant, subject="s", scopes=frozenset())) for tenant in ("a", "b")
-        )
-
-    def check_model(self, name: str) -> None:
-        if name == "nonsense":
-            raise Invalid("MODEL_UNKNOWN", "There is no such model.")
-
-    async def check_tools(self, space: TenantSpace, bindings: tuple[str, ...]) -> None:
-        if bindings:
-            raise Invalid("TOOL_NOT_FOUND", "There is no such tool.")
-
-
-@pytest.fixture
-def rooms(clock: TestClock) -> Rooms:
-    """One catalog."""
-    return Rooms(clock)
-
-
-def draft(**fields: Any) -> AgentDraft:
-    return AgentDraft.model_validate({"name": "helper", **fields})
 
 
 async def test_every_field_that_was_written_is_read_back(rooms: Rooms) -> None:
@@ -62,15 +31,20 @@ async def test_every_field_that_was_written_is_read_back(rooms: Rooms) -> None:
         tags=["t"],
         metadata={"k": [1, {"x": None}]},
         limits={"max_turns": 3},
+        tools=["box/*"],
+        policy={"unknown_effects": "verify", "verify_tool": "box/look"},
+        output_schema={"type": "object", "properties": {"a": {"type": "integer"}}},
     )
     made = (await rooms.catalog.create(rooms.own, written)).value
     found = (await rooms.catalog.get(rooms.own, made.id)).value
     assert found == made
     assert (found.tenant_id, found.is_active, found.version) == ("a", True, 1)
     assert found.created_at == found.updated_at
-    for name in ("description", "system_prompt", "virtual_model", "temperature", "max_tokens", "metadata"):
+    for name in ("description", "system_prompt", "virtual_model", "temperature", "max_tokens", "metadata", "tools"):
         assert getattr(found, name) == getattr(written, name)
     assert (found.capabilities, found.tags, found.limits.max_turns) == (("a", "b"), ("t",), 3)
+    assert found.policy == Policy(unknown_effects="verify", verify_tool="box/look")
+    assert found.output_schema == written.output_schema
     assert (await rooms.catalog.get(rooms.own, "helper")).value.id == made.id
 
 
@@ -87,6 +61,12 @@ async def test_every_field_that_was_written_is_read_back(rooms: Rooms) -> None:
         {"tenant_id": "b"},
         {"limits": {"max_turns": 0}},
         {"limits": {"unknown": 1}},
+        {"policy": {"unknown_effects": "hope"}},
+        {"policy": {"unknown_effects": "verify"}},
+        {"policy": {"unknown_effects": "verify", "verify_tool": "box/look"}},
+        {"policy": {"unknown_effects": "verify", "verify_tool": "box/look"}, "tools": ["box/put"]},
+        {"policy": {"unknown_effects": "verify", "verify_tool": "box/*"}, "tools": ["box/*"]},
+        {"output_schema": "object"},
     ],
 )
 def test_a_field_out_of_bounds_is_refused(wrong: dict[str, Any]) -> None:
@@ -186,9 +166,17 @@ async def test_renaming_moves_the_name(rooms: Rooms) -> None:
 
 async def test_an_unknown_model_or_tool_is_refused_at_save(rooms: Rooms) -> None:
     """Neither creation nor change can store a binding that does not exist."""
-    for wrong in ({"virtual_model": "nonsense"}, {"tools": ["no/such"]}):
+    for wrong in (
+        {"virtual_model": "nonsense"},
+        {"tools": ["no/such"]},
+        {"tools": ["agent:nobody"]},
+        {"tools": ["agent:A.B"]},
+        {"tools": ["agent:"]},
+        {"tools": ["box/*"], "policy": {"unknown_effects": "verify", "verify_tool": "box/gone"}},
+        {"output_schema": {"type": "array"}},
+    ):
         with pytest.raises(Invalid):
-            await rooms.catalog.create(rooms.own, draft(**wrong))
+            await rooms.catalog.create(rooms.own, draft(**wrong))  # type: ignore[arg-type]
     await rooms.catalog.create(rooms.own, draft())
     with pytest.raises(Invalid):
         await rooms.catalog.update(rooms.own, "helper", {"virtual_model": "nonsense"}, None)
@@ -212,3 +200,40 @@ async def test_what_is_not_there_reads_the_same_whatever_was_asked(rooms: Rooms,
             await rooms.catalog.get(rooms.own, asked)
         answers.append(str(refusal.value))
     assert len(set(answers)) == 1
+
+
+async def test_an_agent_that_is_bound_to_another_holds_its_id(rooms: Rooms) -> None:
+    """Named by name or id, once; renaming the other changes nothing."""
+    other = (await rooms.catalog.create(rooms.own, draft(name="other"))).value
+    tools = ["agent:other", "box/look", f"agent:{other.id}"]
+    made = (await rooms.catalog.create(rooms.own, draft(tools=tools))).value
+    assert made.tools == (f"agent:{other.id}", "box/look")
+    await rooms.catalog.update(rooms.own, "other", {"name": "renamed"}, None)
+    changed = await rooms.catalog.update(rooms.own, "helper", {"description": "Still bound."}, None)
+    assert changed.value.tools == made.tools
+
+
+async def test_no_agent_is_bound_to_itself_or_to_a_foreign_one(rooms: Rooms) -> None:
+    """Neither under its name, new or old, nor under its id; a foreign agent reads like none."""
+    foreign = (await rooms.catalog.create(rooms.other, draft(name="foreign"))).value
+    with pytest.raises(Invalid) as itself:
+        await rooms.catalog.create(rooms.own, draft(tools=["agent:helper"]))
+    assert itself.value.code == "AGENT_BINDS_ITSELF"
+    made = (await rooms.catalog.create(rooms.own, draft())).value
+    for changes in ({"tools": ["agent:helper"]}, {"tools": [f"agent:{made.id}"]}):
+        with pytest.raises(Invalid) as itself:
+            await rooms.catalog.update(rooms.own, "helper", changes, None)
+        assert itself.value.code == "AGENT_BINDS_ITSELF"
+    for reference in (foreign.id, "foreign"):
+        with pytest.raises(Invalid) as unknown:
+            await rooms.catalog.update(rooms.own, "helper", {"tools": [f"agent:{reference}"]}, None)
+        assert unknown.value.code == "TOOL_NOT_FOUND"
+
+
+def test_a_record_from_before_versions_and_policies_is_read() -> None:
+    """What it lacks has its default."""
+    stored = (Path(__file__).parent / "records" / "agent.json").read_bytes()
+    agent = msgspec.json.decode(stored, type=Agent)
+    assert (agent.name, agent.version, agent.limits.max_turns) == ("helper", 3, 3)
+    assert agent.policy == Policy(unknown_effects="tell_model", verify_tool="")
+    assert (agent.output_schema, agent.updated_by, agent.changed, agent.summary) == (None, "", (), "")

@@ -51,6 +51,18 @@ async def the_agent(owner: Tenant, value: str) -> Any:
     return (await owner.wire.call("agent_get", {"agent": value})).value
 
 
+async def the_binding_to_an_agent(owner: Tenant) -> str:
+    return f"agent:{await the_agent_id(owner)}"
+
+
+async def the_binding_to_an_agents_name(owner: Tenant) -> str:
+    return f"agent:{await the_agent_name(owner)}"
+
+
+async def the_bound_agent(owner: Tenant, value: str) -> Any:
+    return await the_agent(owner, value.removeprefix("agent:"))
+
+
 async def the_run(owner: Tenant, value: str) -> Any:
     run = (await owner.wire.call("execution_get", {"execution_id": value})).value
     return {key: part for key, part in run.items() if key != "timings"}
@@ -91,6 +103,8 @@ FORMS = {
     "tool server": Form(Tenant.server, another_name, the_server),
     "one tool": Form(lambda owner: _bound(owner, "echo"), another_name, the_server),
     "every tool": Form(lambda owner: _bound(owner, "*"), another_name, the_server),
+    "an agent": Form(the_binding_to_an_agent, another_id, the_bound_agent),
+    "an agent by name": Form(the_binding_to_an_agents_name, another_name, the_bound_agent),
     "agent as cursor": Form(the_agent_id, another_id, the_agent),
     "run as cursor": Form(Tenant.finished, another_id, the_run),
     "taken agent name": Form(the_agent_name, another_name, the_agent),
@@ -102,7 +116,7 @@ KINDS = {
     "run": ("finished run",),
     "live run": ("run under way",),
     "server": ("tool server",),
-    "binding": ("one tool", "every tool"),
+    "binding": ("one tool", "every tool", "an agent", "an agent by name"),
     "agent cursor": ("agent as cursor",),
     "run cursor": ("run as cursor",),
     "new agent": ("taken agent name",),
@@ -152,6 +166,8 @@ TOOLS: dict[str, tuple[dict[str, str], Others]] = {
     "agent_update": ({"agent": "agent", "name": "new agent", "tools": "binding"}, a_change),
     "agent_set_active": ({"agent": "agent"}, always(active=False)),
     "agent_delete": ({"agent": "agent"}, nothing_else),
+    "agent_versions": ({"agent": "agent"}, nothing_else),
+    "agent_rollback": ({"agent": "agent"}, always(version=1)),
     "agent_execute": ({"agent": "agent", "idempotency_key": "key"}, an_order),
     "agent_submit": ({"agent": "agent", "idempotency_key": "key"}, an_order),
     "execution_get": ({"execution_id": "run"}, nothing_else),
@@ -168,21 +184,28 @@ TOOLS: dict[str, tuple[dict[str, str], Others]] = {
 }
 TEMPLATES = {
     "cb://agents/{id}": {"id": "agent"},
+    "cb://agents/{id}/versions/{n}": {"id": "agent"},
+    "cb://agents/{id}/state": {"id": "agent"},
     "cb://executions/{id}": {"id": "run"},
     "cb://executions/{id}/events": {"id": "run"},
     "cb://executions/{id}/transcript": {"id": "run"},
 }
+COUNTS = {"n": "1"}
+"""Variables of templates that count within the thing which another one names, with a value that is there."""
 PROMPTS: dict[str, dict[str, str]] = {"debug_execution": {"execution_id": "run"}, "design_agent": {}}
 PATHS = {"/mcp/agent/{agent} tools/list": {"agent": "agent"}, "/mcp/agent/{agent} tools/call": {"agent": "agent"}}
 DATA = frozenset(
     {
         # texts, labels and settings that name nothing of a tenant
         "args", "auth.scope", "auth.token", "auth.client_id", "auth.client_secret", "auth.issuer", "auth.type",
-        "capabilities", "capability", "command", "context", "description", "env", "exposes", "goal", "metadata",
-        "overrides.virtual_model", "prompt", "q", "reason", "status", "system_prompt", "tag", "tags", "transport",
+        "capabilities", "capability", "command", "context", "description", "effect_id.argument", "effect_id.header",
+        "env", "exposes", "goal", "metadata", "output_schema", "overrides.virtual_model", "policy.unknown_effects",
+        "prompt", "q", "reason", "status", "system_prompt", "tag", "tags", "transport",
         "url", "virtual_model",
-        # counts within one run, which is named by another argument
-        "execution_events.cursor",
+        # names one of the agent's own bindings, which are references themselves
+        "policy.verify_tool",
+        # counts within one run or one agent, which is named by another argument
+        "execution_events.cursor", "agent_versions.cursor",
     }
 )  # fmt: skip
 """Arguments that are no references, by name or as `tool.name`."""
@@ -305,7 +328,10 @@ async def ask(row: Row, me: Tenant, value: str, tool_name: str = "") -> Answer:
             arguments = {**await others(me), row.argument: given}
             return await me.wire.call(row.target, arguments, era=row.era)
         case "resource":
-            return await me.wire.read(row.target.replace("{id}", value), row.era)
+            uri = row.target.replace("{id}", value)
+            for name, there in COUNTS.items():
+                uri = uri.replace(f"{{{name}}}", there)
+            return await me.wire.read(uri, row.era)
         case "prompt":
             params = {"name": row.target, "arguments": {row.argument: value}}
             return await me.wire.ask("prompts/get", params, era=row.era)
@@ -433,7 +459,8 @@ async def test_nearly_every_id_argument_is_exercised(matrix: Matrix) -> None:
         expected |= set(rows("tool", {tool["name"]: {name: references[name] for name in references if name in known}}))
     for template in await wire.listed("resources/templates/list", "resourceTemplates"):
         uri = template["uriTemplate"]
-        unknown += [f"{uri} {name}" for name in re.findall(r"\{(\w+)\}", uri) if name not in TEMPLATES.get(uri, {})]
+        classified = {**COUNTS, **TEMPLATES.get(uri, {})}
+        unknown += [f"{uri} {name}" for name in re.findall(r"\{(\w+)\}", uri) if name not in classified]
         expected |= set(rows("resource", {uri: TEMPLATES.get(uri, {})}))
     for prompt in await wire.listed("prompts/list", "prompts"):
         references = PROMPTS.get(prompt["name"], {})

@@ -80,12 +80,22 @@ def picture() -> list[TextContent | ImageContent]:
     ]
 
 
+def keyed(line: str, request_key: str) -> dict[str, str]:
+    """Tells its arguments; takes an idempotency key."""
+    return {"line": line, "request_key": request_key}
+
+
+def header(ctx: Context[Any, Any]) -> dict[str, str]:
+    """Tells the HTTP headers of its own request."""
+    return dict(ctx.headers or {})
+
+
 def server() -> MCPServer:
     """The server with its tools."""
     made = MCPServer("good", log_level="ERROR")
     reads = ToolAnnotations(read_only_hint=True, idempotent_hint=True)
     made.add_tool(add, annotations=reads)
-    for function in (ledger_append, meta, environment, fail, die, hang, pid, long_text):
+    for function in (ledger_append, meta, environment, fail, die, hang, pid, long_text, keyed, header):
         made.add_tool(function)
     made.add_tool(picture, structured_output=False)
     return made

@@ -1,4 +1,4 @@
-"""The plugin `agents`: create, look at, change, switch off and delete agents."""
+"""The plugin `agents`: create, look at, change, roll back, switch off and delete agents."""
 
 from datetime import datetime
 from typing import Any
@@ -7,7 +7,8 @@ import msgspec
 from msgspec import Struct
 from pydantic import Field
 
-from mcp_agents.agents.spec import Agent, AgentDraft, AgentLimits, Label, Limits
+from mcp_agents.agents.catalog import VERSIONS_KEPT
+from mcp_agents.agents.spec import Agent, AgentDraft, AgentLimits, AgentPolicy, Label, Limits, Policy
 from mcp_agents.kernel.tenancy import Versioned
 from mcp_agents_tools.surface import scopes
 from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints, Listed, Plugin
@@ -34,8 +35,11 @@ class AgentView(Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...]
     metadata: dict[str, Any]
     limits: Limits
+    policy: Policy
+    output_schema: dict[str, Any] | None
     created_at: datetime
     updated_at: datetime
+    updated_by: str
     is_active: bool
     version: int
     revision: int
@@ -60,6 +64,24 @@ class AgentPage(Struct, frozen=True, kw_only=True):
 
     agents: tuple[AgentSummary, ...]
     next_cursor: str
+
+
+class VersionView(Struct, frozen=True, kw_only=True):
+    """One version of an agent: when and by whom it was made, and what it changed of the one before."""
+
+    version: int
+    updated_at: datetime
+    updated_by: str
+    changed: tuple[str, ...]
+    summary: str
+
+
+class VersionPage(Struct, frozen=True, kw_only=True):
+    """A page of versions, newest first; `next_cursor` is 0 on the last one."""
+
+    agent_id: str
+    versions: tuple[VersionView, ...]
+    next_cursor: int
 
 
 class Deleted(Struct, frozen=True, kw_only=True):
@@ -103,6 +125,26 @@ class AgentChange(Arguments):
     tags: tuple[Label, ...] | None = Field(None, description="New tags, replacing the old.")
     metadata: dict[str, Any] | None = Field(None, description="New metadata, replacing the old.")
     limits: AgentLimits | None = Field(None, description="New limits, replacing the old.")
+    policy: AgentPolicy | None = Field(None, description="A new policy, replacing the old.")
+    output_schema: dict[str, Any] | None = Field(
+        None, description="A new JSON Schema of every answer; null: answers are text."
+    )
+
+
+class AgentVersions(Arguments):
+    """Which versions to list."""
+
+    agent: str = _REFERENCE
+    cursor: int = Field(0, ge=0, description="The `next_cursor` of the page before.")
+    limit: int = Field(20, ge=1, le=VERSIONS_KEPT, description="Versions on a page.")
+
+
+class AgentRollback(Arguments):
+    """Which agent to roll back, and to which version."""
+
+    agent: str = _REFERENCE
+    version: int = Field(ge=1, description="The version to go back to.")
+    expected_revision: int | None = _REVISION
 
 
 class AgentDeletion(Arguments):
@@ -129,7 +171,7 @@ def _view(found: Versioned[Agent]) -> AgentView:
 async def agent_create(call: Call, draft: AgentDraft) -> AgentView:
     """Creates an agent: instructions, a model and tools under a name. Returns it with its id and revision;
     run it with agent_execute."""
-    return _view(await call.services.agents.create(call.space, draft))
+    return _view(await call.services.agents.create(call.space, draft, by=call.principal.subject))
 
 
 @plugin.tool("agent_get", title="Get an agent", arguments=AgentRef, result=AgentView, hints=READS)
@@ -174,7 +216,45 @@ async def agent_update(call: Call, args: AgentChange) -> AgentView:
     version they started with."""
     given = args.model_fields_set - {"agent", "expected_revision"}
     changes = args.model_dump(include=set(given))
-    return _view(await call.services.agents.update(call.space, args.agent, changes, args.expected_revision))
+    return _view(
+        await call.services.agents.update(
+            call.space, args.agent, changes, args.expected_revision, by=call.principal.subject
+        )
+    )
+
+
+@plugin.tool(
+    "agent_versions", title="List the versions of an agent", arguments=AgentVersions, result=VersionPage, hints=READS
+)
+async def agent_versions(call: Call, args: AgentVersions) -> VersionPage:
+    """Lists the versions of an agent, newest first: when, by whom, which fields changed. The last 100 are kept;
+    read one in full at cb://agents/{id}/versions/{n}."""
+    agent_id = (await call.services.agents.get(call.space, args.agent)).value.id
+    found = await call.services.agents.versions(call.space, agent_id, args.cursor, args.limit + 1)
+    page = found[: args.limit]
+    fields = VersionView.__struct_fields__
+    return VersionPage(
+        agent_id=agent_id,
+        versions=tuple(VersionView(**{name: getattr(version, name) for name in fields}) for version in page),
+        next_cursor=page[-1].version if len(found) > len(page) else 0,
+    )
+
+
+@plugin.tool(
+    "agent_rollback",
+    title="Roll an agent back",
+    arguments=AgentRollback,
+    result=AgentView,
+    hints=Hints(destructive=True),
+)
+async def agent_rollback(call: Call, args: AgentRollback) -> AgentView:
+    """Makes a new version of an agent with the content of an old one, and returns it with its new revision. The
+    name goes back too, if it is free; whether the agent is switched on does not."""
+    return _view(
+        await call.services.agents.rollback(
+            call.space, args.agent, args.version, args.expected_revision, by=call.principal.subject
+        )
+    )
 
 
 @plugin.tool(
@@ -188,7 +268,11 @@ async def agent_set_active(call: Call, args: AgentActivation) -> AgentView:
     """Switches an agent on or off. Switched off, it takes no new runs (AGENT_INACTIVE); runs under way end."""
     return _view(
         await call.services.agents.set_active(
-            call.space, args.agent, active=args.active, expected_revision=args.expected_revision
+            call.space,
+            args.agent,
+            active=args.active,
+            expected_revision=args.expected_revision,
+            by=call.principal.subject,
         )
     )
 
@@ -201,7 +285,7 @@ async def agent_set_active(call: Call, args: AgentActivation) -> AgentView:
     hints=Hints(destructive=True, idempotent=True),
 )
 async def agent_delete(call: Call, args: AgentDeletion) -> Deleted:
-    """Deletes an agent and frees its name. Its executions stay readable."""
+    """Deletes an agent with its versions and its state, and frees its name. Its executions stay readable."""
     gone = await call.services.agents.delete(call.space, args.agent, args.expected_revision)
     return Deleted(id=gone.id, name=gone.name)
 
@@ -228,6 +312,35 @@ async def complete_agent(call: Call, typed: str) -> list[str]:
 async def agent_resource(call: Call, id: str) -> Any:  # the template's own word
     """One agent with all its fields, by id or name."""
     return msgspec.to_builtins(_view(await call.services.agents.get(call.space, id)))
+
+
+@plugin.resource(
+    "cb://agents/{id}/versions/{n}",
+    name="agent_version",
+    title="A version of an agent",
+    complete={"id": complete_agent},
+)
+async def version_resource(call: Call, id: str, n: str) -> Any:  # the template's own words
+    """One version of an agent with all its fields, by the agent's id or name and the version's number."""
+    number = int(n) if n.isascii() and n.isdecimal() and len(n) < 10 else 0
+    agent = await call.services.agents.version(call.space, id, number)
+    fields = [*(name for name in AgentView.__struct_fields__ if name != "revision"), "changed", "summary"]
+    return msgspec.to_builtins({name: getattr(agent, name) for name in fields})
+
+
+@plugin.resource(
+    "cb://agents/{id}/state", name="agent_state", title="The state of an agent", complete={"id": complete_agent}
+)
+async def state_resource(call: Call, id: str) -> Any:
+    """What an agent keeps from one run to the next with builtin/state_set, and the revision of it; 0: nothing yet."""
+    agent = (await call.services.agents.get(call.space, id)).value
+    found = await call.services.agents.states.get(call.space, agent.id)
+    return {
+        "agent_id": agent.id,
+        "state": found.value.state,
+        "revision": found.revision,
+        "updated_at": msgspec.to_builtins(found.value.updated_at) if found.revision else None,
+    }
 
 
 @plugin.prompt(

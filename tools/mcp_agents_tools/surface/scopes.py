@@ -12,7 +12,11 @@ AGENTS: Final = {
     "agent_update": "agents:write",
     "agent_delete": "agents:write",
     "agent_set_active": "agents:write",
+    "agent_versions": "agents:read",
+    "agent_rollback": "agents:write",
     "cb://agents/{id}": "agents:read",
+    "cb://agents/{id}/versions/{n}": "agents:read",
+    "cb://agents/{id}/state": "agents:read",
     "design_agent": "agents:read",
 }
 EXECUTIONS: Final = {

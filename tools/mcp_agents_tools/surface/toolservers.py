@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field
 
-from mcp_agents.kernel.toolserver import ToolServer, ToolServerSpec, UpstreamAuth
+from mcp_agents.kernel.toolserver import BUILTIN, EffectIdPlace, ToolServer, ToolServerSpec, UpstreamAuth, UpstreamTool
 from mcp_agents_tools.surface import scopes
 from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints, Listed, Plugin
 
@@ -33,6 +33,13 @@ class ToolView(Struct, frozen=True, kw_only=True):
     fingerprint: str
 
 
+class EffectIdView(Struct, frozen=True, kw_only=True):
+    """Where else than in `_meta` the server takes the effect id; empty where it does not."""
+
+    header: str
+    argument: str
+
+
 class ToolServerView(Struct, frozen=True, kw_only=True):
     """A tool server without its secrets."""
 
@@ -42,6 +49,7 @@ class ToolServerView(Struct, frozen=True, kw_only=True):
     auth_type: str
     env_names: tuple[str, ...]
     trust_annotations: bool
+    effect_id: EffectIdView
     tools: tuple[ToolView, ...]
     created_at: datetime
     updated_at: datetime
@@ -80,6 +88,17 @@ class AuthArgument(BaseModel):
     scope: str = Field("", max_length=2048, description="Scopes to ask for, separated by spaces.")
 
 
+class EffectIdArgument(BaseModel):
+    """Where the server takes an idempotency key, so that a call that is sent again is known there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    header: str = Field("", max_length=64, description="For `http`: a header, such as `Idempotency-Key`.")
+    argument: str = Field(
+        "", max_length=64, description="A top-level argument of its tools; the model does not see it."
+    )
+
+
 class ToolServerAddition(Arguments):
     """A tool server to add."""
 
@@ -95,6 +114,10 @@ class ToolServerAddition(Arguments):
     exposes: tuple[str, ...] = Field((), max_length=200, description="Only these tools; absent: all of them.")
     trust_annotations: bool = Field(
         False, description="Believe its readOnlyHint and idempotentHint. Needs toolservers:admin."
+    )
+    effect_id: EffectIdArgument = Field(
+        default_factory=lambda: EffectIdArgument.model_validate({}),
+        description="Where else than in `_meta` each call's effect id goes.",
     )
 
 
@@ -123,14 +146,16 @@ class ToolListing(Arguments):
 
 
 def _view(server: ToolServer) -> ToolServerView:
-    plain = {name: getattr(server, name) for name in ToolServerView.__struct_fields__ if name != "tools"}
-    return ToolServerView(**plain, tools=_tools(server))
+    made = {"effect_id", "tools"}
+    plain = {name: getattr(server, name) for name in ToolServerView.__struct_fields__ if name not in made}
+    place = EffectIdView(header=server.effect_id.header, argument=server.effect_id.argument)
+    return ToolServerView(**plain, effect_id=place, tools=_tools(server.name, server.tools))
 
 
-def _tools(server: ToolServer) -> tuple[ToolView, ...]:
+def _tools(server: str, tools: tuple[UpstreamTool, ...]) -> tuple[ToolView, ...]:
     return tuple(
         ToolView(
-            binding=f"{server.name}/{tool.name}",
+            binding=f"{server}/{tool.name}",
             name=tool.name,
             title=tool.title,
             description=tool.description,
@@ -138,7 +163,7 @@ def _tools(server: ToolServer) -> tuple[ToolView, ...]:
             idempotent=tool.idempotent,
             fingerprint=tool.fingerprint,
         )
-        for tool in server.tools
+        for tool in tools
     )
 
 
@@ -162,6 +187,7 @@ async def tool_server_add(call: Call, args: ToolServerAddition) -> ToolServerVie
         auth=UpstreamAuth(**args.auth.model_dump()),
         exposes=args.exposes,
         trust_annotations=args.trust_annotations,
+        effect_id=EffectIdPlace(header=args.effect_id.header, argument=args.effect_id.argument),
     )
     return _view(await call.services.tool_servers.add(call.space, call.principal, spec))
 
@@ -207,20 +233,17 @@ async def tool_server_remove(call: Call, args: ToolServerRemoval) -> Removed:
 
 @plugin.tool("tool_list", title="List tools", arguments=ToolListing, result=ToolList, hints=READS)
 async def tool_list(call: Call, args: ToolListing) -> ToolList:
-    """Lists the tools that agents can be bound to, over all tool servers."""
+    """Lists the tools that agents can be bound to, over all tool servers; `builtin` are the house's own."""
     needle = args.q.casefold()
-    if args.server:
-        servers = [await call.services.tool_servers.get(call.space, args.server)]
+    own = _tools(BUILTIN, call.services.tool_servers.builtin())
+    if args.server == BUILTIN:
+        tools = own
+    elif args.server:
+        tools = _view(await call.services.tool_servers.get(call.space, args.server)).tools
     else:
-        servers = await call.services.tool_servers.all(call.space)
-    return ToolList(
-        tools=tuple(
-            tool
-            for server in servers
-            for tool in _tools(server)
-            if needle in f"{tool.binding}\n{tool.description}".casefold()
-        )
-    )
+        servers = sorted(await call.services.tool_servers.all(call.space), key=lambda server: server.name)
+        tools = own + tuple(tool for server in servers for tool in _view(server).tools)
+    return ToolList(tools=tuple(tool for tool in tools if needle in f"{tool.binding}\n{tool.description}".casefold()))
 
 
 async def _listed(call: Call) -> list[Listed]:

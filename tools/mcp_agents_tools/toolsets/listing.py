@@ -2,7 +2,8 @@
 
 Nothing a server wrote is evaluated: schemas are measured and copied, references in them are not followed,
 patterns in them are not run. Texts lose what a reader cannot see. The fingerprint is over what the server
-sent, before any of that, so that a hidden change shows too. Pure functions; `upstream` calls them.
+sent, before any of that, so that a hidden change shows too. Pure functions; `upstream` calls them, and
+`toolbox` and `servers` those that read a schema.
 """
 
 import hashlib
@@ -58,6 +59,23 @@ def fingerprint(tool: mcp.Tool) -> str:
         "annotations": tool.annotations.model_dump(mode="json", exclude_none=True) if tool.annotations else None,
     }
     return hashlib.sha256(msgspec.json.encode(said, order="sorted")).hexdigest()
+
+
+def takes(schema: dict[str, Any], argument: str) -> bool:
+    """Whether an input schema has a property of this name at its top."""
+    properties = schema.get("properties")
+    return isinstance(properties, dict) and argument in properties
+
+
+def without(schema: dict[str, Any], argument: str) -> dict[str, Any]:
+    """An input schema without this property at its top, as if the tool did not take it."""
+    if not takes(schema, argument):
+        return schema
+    properties = {name: part for name, part in schema["properties"].items() if name != argument}
+    required = schema.get("required")
+    if not isinstance(required, list):
+        return {**schema, "properties": properties}
+    return {**schema, "properties": properties, "required": [name for name in required if name != argument]}
 
 
 def visible(text: str, limit: int | None = None) -> str:

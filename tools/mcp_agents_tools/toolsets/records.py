@@ -9,7 +9,15 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from mcp_agents.kernel.toolserver import AuthType, ToolServer, ToolServerSpec, Transport, UpstreamAuth, UpstreamTool
+from mcp_agents.kernel.toolserver import (
+    AuthType,
+    EffectIdPlace,
+    ToolServer,
+    ToolServerSpec,
+    Transport,
+    UpstreamAuth,
+    UpstreamTool,
+)
 from mcp_agents_tools.toolsets.upstream import Target
 
 
@@ -53,6 +61,8 @@ class StoredServer(Struct, frozen=True, kw_only=True):
     tools: tuple[StoredTool, ...]
     created_at: datetime
     updated_at: datetime
+    effect_header: str = ""
+    effect_argument: str = ""
     v: int = 1
 
 
@@ -86,6 +96,8 @@ def sealed_server(
         tools=stored_tools(tools),
         created_at=now,
         updated_at=now,
+        effect_header=spec.effect_id.header,
+        effect_argument=spec.effect_id.argument,
     )
 
 
@@ -103,7 +115,14 @@ def target_of(server: StoredServer, command: tuple[str, ...], sealer: Sealer, te
         issuer=server.issuer,
         scope=server.scope,
     )
-    return Target(transport=server.transport, command=command, env=env, url=server.url, auth=auth)
+    return Target(
+        transport=server.transport,
+        command=command,
+        env=env,
+        url=server.url,
+        auth=auth,
+        effect_header=server.effect_header,
+    )
 
 
 def public_view(server: StoredServer, revision: int) -> ToolServer:
@@ -115,6 +134,7 @@ def public_view(server: StoredServer, revision: int) -> ToolServer:
         auth_type=server.auth_type,
         env_names=tuple(sorted(server.sealed_env)),
         trust_annotations=server.trust_annotations,
+        effect_id=EffectIdPlace(header=server.effect_header, argument=server.effect_argument),
         tools=tuple(
             UpstreamTool(**{name: getattr(tool, name) for name in StoredTool.__struct_fields__})
             for tool in server.tools

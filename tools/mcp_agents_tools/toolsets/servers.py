@@ -15,8 +15,10 @@ from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import AgentsError, Conflict, Denied, Invalid, NotFound, Unavailable, WrongRevision
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import Records, TenantSpace, Versioned
-from mcp_agents.kernel.toolserver import ToolServer, ToolServerSpec, UpstreamAuth, UpstreamTool
+from mcp_agents.kernel.toolserver import BUILTIN, ToolServer, ToolServerSpec, UpstreamAuth, UpstreamTool
+from mcp_agents_tools.toolsets import builtin
 from mcp_agents_tools.toolsets.hub import UpstreamHub
+from mcp_agents_tools.toolsets.listing import takes
 from mcp_agents_tools.toolsets.records import Sealer, StoredServer, public_view, sealed_server, stored_tools, target_of
 from mcp_agents_tools.toolsets.upstream import ConnectFailed, Reason, Target
 
@@ -29,6 +31,15 @@ RECORD_LIMIT: Final = 512 * 1024
 
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,40}")
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_ARGUMENT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+_HEADER: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
+_OUR_HEADERS: Final = re.compile(
+    r"(mcp|content|accept|proxy|sec|access-control|x-forwarded|if)(-.*)?"
+    r"|authorization|cookie|host|connection|keep-alive|upgrade|te|trailer|transfer-encoding|expect|range|via"
+    r"|forwarded|origin|referer|user-agent|date|last-event-id|traceparent|tracestate|baggage",
+    re.IGNORECASE,
+)
+"""Headers that mean something to HTTP, to MCP or to whoever stands between; none of them may hold an effect id."""
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 # -P: the working folder is not searched for modules, or a file lying there would run instead.
 _DEMO: Final = (sys.executable, "-P", "-m", "mcp_agents_tools.demo_server")
@@ -62,6 +73,7 @@ class StoredToolServers:
         command = _command(spec.command, spec.args) if spec.transport == "stdio" else ()
         target = Target(transport=spec.transport, command=command, env=spec.env, url=spec.url, auth=spec.auth)
         tools = _exposed(await self._listed(target), spec.exposes)
+        _check_argument(spec, tools)
         record = sealed_server(spec, tools, self._sealer, space.tenant, principal.subject, self._clock.now())
         _check_size(record)
         try:
@@ -69,6 +81,10 @@ class StoredToolServers:
         except WrongRevision as cause:
             raise _exists(spec.name) from cause
         return public_view(record, revision)
+
+    def builtin(self) -> tuple[UpstreamTool, ...]:
+        """See the port."""
+        return builtin.TOOLS
 
     async def get(self, space: TenantSpace, name: str) -> ToolServer:
         """Raises `NotFound` (`TOOL_SERVER_UNKNOWN`)."""
@@ -170,6 +186,9 @@ def _check_shape(spec: ToolServerSpec) -> None:
     """What can be said about a spec without asking anybody."""
     if not _NAME.fullmatch(spec.name):
         raise _invalid("A tool server's name is 1 to 40 of a-z, 0-9, _ and -.")
+    if spec.name == BUILTIN:
+        raise _invalid(f"The name {BUILTIN} belongs to the tools of the house itself.")
+    _check_effect_id(spec)
     if spec.transport == "stdio":
         _check_process(spec)
     elif not spec.url or spec.command or spec.args or spec.env:
@@ -179,6 +198,22 @@ def _check_shape(spec: ToolServerSpec) -> None:
     given = spec.auth.client_id and spec.auth.client_secret and spec.auth.issuer
     if spec.auth.type == "client_credentials" and not given:
         raise _invalid("Sign-in by client_credentials needs client_id, client_secret and issuer.")
+
+
+def _check_effect_id(spec: ToolServerSpec) -> None:
+    header, argument = spec.effect_id.header, spec.effect_id.argument
+    if header and spec.transport != "http":
+        raise _invalid("Only an http tool server takes the effect id in a header.")
+    if header and (not _HEADER.fullmatch(header) or _OUR_HEADERS.fullmatch(header)):
+        raise _invalid("The header for the effect id is 1 to 64 of A-Z, a-z, 0-9 and -, and none that is in use.")
+    if argument and not _ARGUMENT.fullmatch(argument):
+        raise _invalid("The argument for the effect id is 1 to 64 of A-Z, a-z, 0-9, _, . and -.")
+
+
+def _check_argument(spec: ToolServerSpec, tools: list[UpstreamTool]) -> None:
+    argument = spec.effect_id.argument
+    if argument and not any(takes(tool.input_schema, argument) for tool in tools):
+        raise _invalid(f"None of the server's tools takes an argument {argument} for the effect id.")
 
 
 def _check_process(spec: ToolServerSpec) -> None:

@@ -9,18 +9,18 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from mcp_agents.kernel.errors import AgentsError, Denied, Exhausted, NotFound, Unavailable
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import TenantSpace
 from mcp_agents.kernel.toolset import Invocation, Outcome, Refused, Tool
 from mcp_agents_tools.toolsets.hub import Key, UpstreamHub
+from mcp_agents_tools.toolsets.listing import takes, without
 from mcp_agents_tools.toolsets.names import Origin, model_names
 from mcp_agents_tools.toolsets.records import StoredServer, StoredTool
 from mcp_agents_tools.toolsets.servers import StoredToolServers
-
-META_PREFIX: Final = "io.github.mcp-agents/"
+from mcp_agents_tools.toolsets.transport import EFFECT_ID, META_PREFIX
 
 _BINDING: Final = re.compile(r"([a-z0-9_-]{1,40})/(.{1,128})", re.DOTALL)
 _EVERY: Final = "*"
@@ -41,13 +41,8 @@ class UpstreamToolsets:
         known = await self._known(space, bindings)
         for server, tool in sorted(filter(None, map(_parts, bindings))):
             record = known.get(server)
-            for each in _chosen(record, tool) if record else ():
-                origins[server, each.name] = Tool(
-                    name="",
-                    description=each.description or each.title,
-                    parameters=each.input_schema,
-                    repeatable=bool(record and record.trust_annotations and (each.read_only or each.idempotent)),
-                )
+            if record is not None:
+                origins |= {(server, each.name): _tool(record, each) for each in _chosen(record, tool)}
         yield UpstreamToolset(self._hub, self._servers, space, origins)
 
     async def unknown(self, space: TenantSpace, bindings: tuple[str, ...]) -> list[str]:
@@ -112,7 +107,8 @@ class UpstreamToolset:
             found = await self._servers.stored(self._space, server)
         except NotFound as error:
             return _refused(error)
-        if not _chosen(found.value, tool):
+        chosen = _chosen(found.value, tool)
+        if not chosen:
             return Refused(code="TOOL_NOT_FOUND", message="The tool server does not offer this tool any more.")
         try:
             target = self._servers.target(self._space, found.value)
@@ -120,18 +116,36 @@ class UpstreamToolset:
             return _refused(error)
         try:
             async with self._hub.use(Key(self._space.tenant, server, found.revision), target) as upstream:
-                return await upstream.call(tool, invocation.arguments, _meta(invocation), invocation.timeout)
+                arguments = _identified(invocation, chosen[0], found.value.effect_argument)
+                return await upstream.call(tool, arguments, _meta(invocation), invocation.timeout)
         except Exhausted as error:
             return _refused(error)
 
 
+def _identified(invocation: Invocation, tool: StoredTool, argument: str) -> dict[str, Any]:
+    """The arguments with the effect id in the one that the server takes it in, unless the model filled that."""
+    if not argument or argument in invocation.arguments or not takes(tool.input_schema, argument):
+        return invocation.arguments
+    return {**invocation.arguments, argument: invocation.effect_id}
+
+
 def _meta(invocation: Invocation) -> dict[str, str | int]:
     return {
-        f"{META_PREFIX}effect_id": invocation.effect_id,
+        EFFECT_ID: invocation.effect_id,
         f"{META_PREFIX}execution_id": invocation.execution_id,
         f"{META_PREFIX}depth": invocation.depth,
         "traceparent": invocation.traceparent,
     }
+
+
+def _tool(record: StoredServer, tool: StoredTool) -> Tool:
+    """As the model sees it, still without its name."""
+    return Tool(
+        name="",
+        description=tool.description or tool.title,
+        parameters=without(tool.input_schema, record.effect_argument),
+        repeatable=record.trust_annotations and (tool.read_only or tool.idempotent),
+    )
 
 
 def _parts(binding: str) -> Origin | None:

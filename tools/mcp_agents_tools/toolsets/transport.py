@@ -24,13 +24,17 @@ from mcp.shared.exceptions import MCPError
 from mcp_agents.kernel.errors import AgentsError, Denied
 from mcp_agents.security.egress import Endpoint
 
+META_PREFIX: Final = "io.github.mcp-agents/"
+EFFECT_ID: Final = f"{META_PREFIX}effect_id"
+"""The key in a call's `_meta` that its effect id stands under."""
+
 ANSWER_LIMIT: Final = 8 * 1024 * 1024
 """Bytes of one answer, whether one document or a stream of events."""
 
 _TIMEOUT: Final = httpx2.Timeout(10.0, read=300.0)
 _FAREWELL: Final = httpx2.Timeout(2.0).as_dict()
 """Saying goodbye to a session must not hold up who closes it."""
-_MARK: Final = "io.github.mcp-agents/trouble"
+_MARK: Final = f"{META_PREFIX}trouble"
 
 
 class Addresses(Protocol):
@@ -68,11 +72,30 @@ class Trouble:
     status: int = 0
 
 
-class GuardedTransport(httpx2.AsyncBaseTransport):
-    """One tool server's connections. `last_status` is the last HTTP status any answer had, 0 before the first."""
+class _Parameters(msgspec.Struct):
+    """What is looked at in a request's parameters."""
 
-    def __init__(self, rule: Addresses, endpoint: str, *, limit: int = ANSWER_LIMIT) -> None:
+    meta: dict[str, Any] = msgspec.field(name="_meta", default_factory=dict)
+
+
+class _Posted(msgspec.Struct):
+    """What is looked at in a posted message."""
+
+    params: _Parameters = msgspec.field(default_factory=_Parameters)
+
+
+_decode_posted: Final = msgspec.json.Decoder(_Posted).decode
+
+
+class GuardedTransport(httpx2.AsyncBaseTransport):
+    """One tool server's connections. `last_status` is the last HTTP status any answer had, 0 before the first.
+
+    `effect_header` names a header that repeats the effect id of a call's `_meta`; empty: there is none.
+    """
+
+    def __init__(self, rule: Addresses, endpoint: str, *, limit: int = ANSWER_LIMIT, effect_header: str = "") -> None:
         self._rule, self._endpoint, self._limit = rule, httpx2.URL(endpoint), limit
+        self._effect_header = effect_header
         self._word = secrets.token_hex(16)
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=_ssl_context(),
@@ -89,6 +112,8 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
             # The stream for what a server says unasked. We ask for nothing there, so it is not opened.
             return httpx2.Response(405, request=request)
         request.headers["accept-encoding"] = "identity"
+        if self._effect_header and request.method == "POST" and self._is_endpoint(request):
+            await self._name_effect(request)
         if request.method == "DELETE":
             request.extensions["timeout"] = _FAREWELL
         try:
@@ -116,6 +141,15 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
     def unauthorized(self, request: httpx2.Request) -> httpx2.Response:
         """The answer in place of one, when signing in failed before the request was sent."""
         return self._failure(request, Trouble(Kind.UNAUTHORIZED, 401))
+
+    async def _name_effect(self, request: httpx2.Request) -> None:
+        """Repeats the effect id in the header. Read from the body, because the SDK takes no headers with a call."""
+        try:
+            effect_id = _decode_posted(await request.aread()).params.meta.get(EFFECT_ID)
+        except msgspec.DecodeError:
+            return  # an answer or a notification of ours, without parameters of this shape
+        if isinstance(effect_id, str):
+            request.headers[self._effect_header] = effect_id
 
     async def _send(self, request: httpx2.Request) -> httpx2.Response:
         url = request.url

@@ -75,6 +75,7 @@ class Target:
     env: dict[str, str] = field(default_factory=dict, repr=False)
     url: str = ""
     auth: UpstreamAuth = field(default_factory=UpstreamAuth)
+    effect_header: str = ""
 
 
 class _Session(ClientSession):
@@ -138,7 +139,7 @@ class _Link:
             async with child_streams(self._target.command, self._target.env) as (inbox, outbox):
                 yield _Watched(inbox, self), outbox
             return
-        self._guard = GuardedTransport(self._rule, self._target.url)
+        self._guard = GuardedTransport(self._rule, self._target.url, effect_header=self._target.effect_header)
         auth, headers = _sign_in(self._target)
         async with (
             GuardedClient(self._guard, auth, headers) as client,

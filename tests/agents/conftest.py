@@ -1,0 +1,48 @@
+"""The catalog over a store in memory, with spaces of two tenants."""
+
+from typing import Any, cast
+
+import pytest
+
+from mcp_agents.adapters.memory_store import MemoryStore
+from mcp_agents.agents.catalog import AgentCatalog, Checks
+from mcp_agents.agents.spec import AgentDraft
+from mcp_agents.kernel.errors import Invalid
+from mcp_agents.kernel.faults import NoFaults
+from mcp_agents.kernel.principal import Principal
+from mcp_agents.kernel.tenancy import Doors, Tenancy, TenantSpace
+from tests.support.clock import TestClock
+
+
+class Rooms:
+    """A catalog, whose tools are those of the server `box`."""
+
+    def __init__(self, clock: TestClock) -> None:
+        nothing = cast("Any", None)
+        self.store = MemoryStore(clock)
+        doors = Doors(self.store, nothing, nothing, nothing, nothing, clock, NoFaults())
+        self.catalog = AgentCatalog(clock, Checks(model=self.check_model, tools=self.check_tools))
+        self.own, self.other = (
+            Tenancy(doors).of(Principal(tenant=tenant, subject="s", scopes=frozenset())) for tenant in ("a", "b")
+        )
+        self.gone_models = {"nonsense"}
+        self.boxed = {"box/*", "box/look", "box/put"}
+
+    def check_model(self, name: str) -> None:
+        if name in self.gone_models:
+            raise Invalid("MODEL_UNKNOWN", "There is no such model.")
+
+    async def check_tools(self, space: TenantSpace, bindings: tuple[str, ...]) -> None:
+        if set(bindings) - self.boxed:
+            raise Invalid("TOOL_NOT_FOUND", "There is no such tool.")
+
+
+@pytest.fixture
+def rooms(clock: TestClock) -> Rooms:
+    """One catalog."""
+    return Rooms(clock)
+
+
+def draft(**fields: Any) -> AgentDraft:
+    """An agent named `helper`, unless it says otherwise."""
+    return AgentDraft.model_validate({"name": "helper", **fields})

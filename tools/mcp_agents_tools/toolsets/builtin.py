@@ -1,0 +1,116 @@
+"""The tools of the house itself: `builtin/state_get` and `builtin/state_set`, an agent's memory between runs.
+
+They are called here, in the worker, and reach nothing but the acting agent's own state: whose it is follows
+from the principal, never from an argument. What the state is and how it is changed is `agents.state`;
+`composite` joins these tools with those of tool servers.
+"""
+
+import hashlib
+from typing import Any, Final
+
+import msgspec
+
+from mcp_agents.agents.state import AgentState, AgentStates
+from mcp_agents.kernel.errors import Exhausted, Invalid, NotFound
+from mcp_agents.kernel.principal import Principal
+from mcp_agents.kernel.tenancy import TenantSpace, Versioned
+from mcp_agents.kernel.toolserver import BUILTIN, UpstreamTool
+from mcp_agents.kernel.toolset import Invocation, Outcome, Refused, Returned, Tool
+
+_GET: Final = "state_get"
+_SET: Final = "state_set"
+
+
+def _declared(name: str, title: str, description: str, schema: dict[str, Any], *, read_only: bool) -> UpstreamTool:
+    said = msgspec.json.encode([name, title, description, schema], order="sorted")
+    return UpstreamTool(
+        name=name,
+        title=title,
+        description=description,
+        input_schema=schema,
+        read_only=read_only,
+        idempotent=True,
+        fingerprint=hashlib.sha256(said).hexdigest(),
+    )
+
+
+TOOLS: Final = (
+    _declared(
+        _GET,
+        "Read what you remember",
+        "Returns the JSON object that you keep from one run to the next; empty at first.",
+        {"type": "object", "properties": {}, "additionalProperties": False},
+        read_only=True,
+    ),
+    _declared(
+        _SET,
+        "Remember something",
+        "Changes the JSON object that you keep from one run to the next, for yourself in later runs, and returns it. "
+        "Members of `changes` are set, objects are merged member by member, null removes a member.",
+        {
+            "type": "object",
+            "properties": {"changes": {"type": "object", "description": "The members to set, merge or remove."}},
+            "required": ["changes"],
+            "additionalProperties": False,
+        },
+        read_only=False,
+    ),
+)
+"""In the order of their names. All of them may be repeated: a change is applied once per effect id."""
+
+_BY_NAME: Final = {tool.name: tool for tool in TOOLS}
+
+
+def chosen(binding: str) -> tuple[UpstreamTool, ...]:
+    """The tools that a binding names; empty for a binding to anything else, or to a tool there is not."""
+    server, _, name = binding.partition("/")
+    if server != BUILTIN:
+        return ()
+    return TOOLS if name == "*" else tuple(tool for tool in TOOLS if tool.name == name)
+
+
+class BuiltinToolset:
+    """The built-in tools of one run; fills the kernel's `Toolset`. Without an acting agent there are none."""
+
+    def __init__(
+        self, states: AgentStates, space: TenantSpace, principal: Principal, bindings: tuple[str, ...]
+    ) -> None:
+        self._states, self._space = states, space
+        self._agent_id = principal.actors[-1] if principal.actors else ""
+        names = {tool.name for binding in bindings for tool in chosen(binding)} if self._agent_id else set[str]()
+        self._names = {f"{BUILTIN}__{name}": name for name in sorted(names)}
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """By name."""
+        return tuple(
+            Tool(
+                name=shown,
+                description=_BY_NAME[name].description,
+                parameters=_BY_NAME[name].input_schema,
+                repeatable=True,
+            )
+            for shown, name in self._names.items()
+        )
+
+    async def call(self, invocation: Invocation) -> Outcome:
+        """Calls the tool once. Raises only what our own store raises."""
+        try:
+            if self._names.get(invocation.tool) == _GET:
+                return _returned(await self._states.get(self._space, self._agent_id))
+            if self._names.get(invocation.tool) == _SET:
+                return await self._set(invocation)
+        except (Exhausted, Invalid, NotFound) as error:
+            return Refused(code=error.code, message=f"{error.public} {error.next_step}")
+        return Refused(code="TOOL_NOT_FOUND", message=f"There is no tool named {invocation.tool[:64]}.")
+
+    async def _set(self, invocation: Invocation) -> Outcome:
+        changes = invocation.arguments.get("changes")
+        if not isinstance(changes, dict) or len(invocation.arguments) != 1:
+            return Refused(code="TOOL_REJECTED", message="It takes one argument, `changes`, which is an object.")
+        return _returned(await self._states.merge(self._space, self._agent_id, changes, invocation.effect_id))
+
+
+def _returned(found: Versioned[AgentState]) -> Returned:
+    state = found.value.state
+    return Returned(text=msgspec.json.encode(state).decode(), structured={"state": state, "revision": found.revision})
