@@ -42,10 +42,9 @@ class Worker:
 
     async def work(self) -> None:
         """Until cancelled."""
-        async with background() as tasks:
+        async with self._tenancy.jobs() as jobs, background() as tasks:
             tasks.start_soon(self._keep_leases)
             tasks.start_soon(self._hear_cancels)
-            jobs = self._tenancy.jobs()
             while True:
                 room = self._concurrency - len(self._held)
                 if room <= 0:
@@ -82,7 +81,7 @@ class Worker:
                     case "give back":
                         await delivery.release()
                     case "leave":
-                        pass  # it is somebody else's by now: our word about it could only harm
+                        delivery.leave()  # it is somebody else's by now: our word about it could only harm
 
     async def _bring_to_end(self, delivery: Delivery) -> Fate:
         recorder = await self._begin(delivery)
@@ -124,15 +123,14 @@ class Worker:
             # what brings the run back if they die, and we are the one who came late.
             return "done" if run.job != delivery.number else "leave"
         recorder = Recorder(self._tenancy.of_job(job), execution, tip, run, anyio.Lock(fast_acquire=True))
-        if delivery.attempt > MAX_ATTEMPTS:
+        if run.attempts >= MAX_ATTEMPTS:  # by the log: a delivery that was given back unworked counts for nothing
             await recorder.record([Failed(problem=Problem.of(_too_many_attempts()))])
             return "done"
         await recorder.record(self._start(run, delivery))
         return recorder
 
     def _start(self, run: Run, delivery: Delivery) -> list[AnyEvent]:
-        attempt = max(delivery.attempt, run.attempts + 1)
-        events: list[AnyEvent] = [Started(worker=self._name, attempt=attempt, job=delivery.number)]
+        events: list[AnyEvent] = [Started(worker=self._name, attempt=run.attempts + 1, job=delivery.number)]
         if run.attempts and not run.owed():
             # The call may have been on its way when its worker was lost: said aloud, since it may be paid twice.
             events.append(Retry(what=f"model turn {len(run.turns) + 1}", reason="its worker was lost"))
