@@ -14,7 +14,7 @@ import anyio
 from nats.aio.msg import Msg
 
 from mcp_agents.adapters.nats_link import NatsLink, Taken
-from mcp_agents.adapters.nats_topology import log_stream
+from mcp_agents.adapters.nats_topology import log_stream, subjects
 from mcp_agents.kernel.errors import Fenced
 from mcp_agents.kernel.log import Stored
 from mcp_agents.kernel.tenancy import LOG_SHARDS
@@ -97,15 +97,7 @@ class NatsLog:
     async def subjects(self, pattern: str) -> dict[str, int]:
         found: dict[str, int] = {}
         for shard in range(LOG_SHARDS):
-            offset = 0
-            while True:
-                query = {"subjects_filter": pattern, "offset": offset}
-                answer = await self._link.api(f"STREAM.INFO.{log_stream(shard)}", query)
-                page = answer["state"].get("subjects") or {}
-                found.update(page)
-                offset += len(page)
-                if not page or offset >= answer.get("total", 0):
-                    break
+            found.update(await subjects(self._link, log_stream(shard), pattern))
         return found
 
     async def _subscribe(self) -> None:

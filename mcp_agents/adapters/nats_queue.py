@@ -1,56 +1,40 @@
-"""The `Queue` port on a JetStream work-queue stream with one pull consumer.
+"""The `Queue` port on a JetStream work-queue stream with one pull consumer for each lane.
 
 A lease lasts `nats_topology.LEASE_SECONDS` from the delivery or the last `keep`. An acknowledgement is
-not fenced, so a worker sends it only after its fenced final append.
+not fenced, so a worker sends it only after its fenced final append. Publishing needs no consumer: workers
+hear of a job when it is stored and make the lane (`nats_jobs`).
 """
 
 import json
-from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import Final
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, Final, NamedTuple
 
 import anyio
 import msgspec
-import nats.errors
-from nats.aio.msg import Msg
 
+from mcp_agents.adapters.nats_jobs import NatsJobs, Wire, lane_name
 from mcp_agents.adapters.nats_link import NatsLink, Refused
-from mcp_agents.adapters.nats_topology import JOBS, WORKERS
-from mcp_agents.kernel.job import Delivery, Job, Jobs
+from mcp_agents.adapters.nats_topology import JOBS, job_counts
+from mcp_agents.kernel.errors import Exhausted
+from mcp_agents.kernel.job import Depth, Job, Jobs, Lane, Weights
+from mcp_agents.kernel.tasks import background
+from mcp_agents.kernel.tenancy import lane_of
 
-_NEXT: Final = f"$JS.API.CONSUMER.MSG.NEXT.{JOBS}.{WORKERS}"
-_EXPIRES_SECONDS: Final = 30
+_STORE_FAILED: Final = 10077
+_NO_CONSUMER: Final = 10014
+_RETRY_MS: Final = (250, 60_000)
+_SAMPLE_SECONDS: Final = 1.0
+_SAMPLED_LANES: Final = 1024
 
 
-class _Wire(msgspec.Struct, frozen=True, kw_only=True):
-    v: int
-    execution_id: str
+class _Sample(NamedTuple):
+    """A lane as it was when somebody last met it full."""
 
-
-class NatsDelivery:
-    """A leased job over its message."""
-
-    def __init__(self, message: Msg) -> None:
-        self._message = message
-        _, _, _, tenant, agent_id = message.subject.split(".")
-        self.job = Job(tenant, agent_id, msgspec.json.decode(message.data, type=_Wire).execution_id)
-        self.attempt = int(message.metadata.num_delivered or 1)
-        self.number = int(message.metadata.sequence.stream)
-
-    # A signal that is lost costs a redelivery, which the fenced log makes harmless; so none of these raises.
-
-    async def keep(self) -> None:
-        with suppress(nats.errors.Error):
-            await self._message.in_progress()
-
-    async def done(self) -> None:
-        with suppress(nats.errors.Error):
-            await self._message.ack()
-
-    async def release(self) -> None:
-        with suppress(nats.errors.Error):
-            await self._message.nak()
+    at: float
+    finished: int
+    retry_ms: int
 
 
 class NatsQueue:
@@ -58,68 +42,96 @@ class NatsQueue:
 
     def __init__(self, link: NatsLink) -> None:
         self._link = link
+        self._open: set[NatsJobs] = set()
+        self._samples: dict[Lane, _Sample] = {}
+        link.on_gap(self._gap)
 
     async def publish(self, subject: str, job: Job, *, dedup: str) -> None:
-        payload = msgspec.json.encode(_Wire(v=1, execution_id=job.execution_id))
+        payload = msgspec.json.encode(Wire(v=1, execution_id=job.execution_id))
         answer = json.loads((await self._link.request(subject, payload, {"Nats-Msg-Id": dedup})).data)
         if error := answer.get("error"):
-            raise Refused(error.get("err_code", 0), error.get("description", ""))
+            code, description = error.get("err_code", 0), error.get("description", "")
+            if code == _STORE_FAILED and description.startswith("maximum messages"):
+                raise Exhausted(
+                    "QUEUE_FULL",
+                    "As many runs are waiting as may wait; this one was not queued.",
+                    "Try again after the time that is given, or start fewer runs at once.",
+                    retry_after_ms=await self._retry_ms(job.lane),
+                )
+            raise Refused(code, description)
 
-    def jobs(self) -> Jobs:
-        return _NatsJobs(self._link)
+    @asynccontextmanager
+    async def jobs(self, weights: Weights) -> AsyncIterator[Jobs]:
+        jobs = NatsJobs(self._link, weights)
+        self._open.add(jobs)
+        try:
+            async with jobs.listening(), background() as tasks:
+                tasks.start_soon(jobs.tend)
+                yield jobs
+        finally:
+            self._open.discard(jobs)
 
+    async def counts(self, pattern: str) -> dict[str, int]:
+        return await job_counts(self._link, pattern)
 
-class _NatsJobs:
-    """A standing request for as many jobs as there is room for; never for more.
+    async def depths(self) -> list[Depth]:
+        leased = {
+            each["name"]: int(each["num_ack_pending"]) async for each in self._consumers()
+        }  # before the counts: a job that ends in between must not make a lane look negative
+        depths = []
+        for subject, count in sorted((await self.counts("cb.agent.execute.>")).items()):
+            if lane := lane_of(subject):
+                running = min(count, leased.get(lane_name(lane), 0))
+                depths.append(Depth(*lane, waiting=count - running, running=running))
+        return depths
 
-    What is asked for and not delivered counts as outstanding, until the server says that the request has
-    expired or the connection was lost, when it forgets what we asked for.
-    """
+    async def _consumers(self) -> AsyncIterator[dict[str, Any]]:
+        offset = 0
+        while True:
+            answer = await self._link.api(f"CONSUMER.LIST.{JOBS}", {"offset": offset})
+            page = answer.get("consumers") or []
+            for each in page:
+                yield each
+            offset += len(page)
+            if not page or offset >= answer["total"]:
+                return
 
-    def __init__(self, link: NatsLink) -> None:
-        self._link = link
-        self._inbox = ""
-        self._outstanding = 0
-        self._arrived: deque[Delivery] = deque()
-        self._bell = anyio.Event()
-
-    async def take(self, room: int, wait: float) -> Sequence[Delivery]:
-        if not self._inbox:
-            await self._open()
-        if (more := room - self._outstanding - len(self._arrived)) > 0:
-            await self._ask(more)
-        if not self._arrived:
-            self._bell = anyio.Event()
-            with anyio.move_on_after(wait):
-                await self._bell.wait()
-            if not self._arrived:
-                await anyio.sleep(0.05)  # refused or expired: do not ask again in the same breath
-        taken = list(self._arrived)
-        self._arrived.clear()
-        return taken
-
-    async def _open(self) -> None:
-        self._inbox = self._link.client.new_inbox()
-        await self._link.client.subscribe(self._inbox, cb=self._answered)
-        self._link.on_gap(self._lost)
-
-    async def _ask(self, more: int) -> None:
-        request = {"batch": more, "expires": _EXPIRES_SECONDS * 1_000_000_000}
-        with suppress(nats.errors.Error):
-            await self._link.client.publish(_NEXT, json.dumps(request).encode(), reply=self._inbox)
-            self._outstanding += more
-
-    async def _answered(self, message: Msg) -> None:
-        headers = message.headers or {}
-        if "Status" in headers:
-            # The rest of a request that has expired, or all of one that the server refuses for now.
-            self._outstanding -= int(headers.get("Nats-Pending-Messages", self._outstanding))
+    async def _retry_ms(self, lane: Lane) -> int:
+        """When a full lane may have drained, from how fast it did so lately; asked at most once a second."""
+        now = anyio.current_time()
+        last = self._samples.get(lane)
+        if last and now - last.at < _SAMPLE_SECONDS:
+            return last.retry_ms
+        try:
+            info = await self._link.api(f"CONSUMER.INFO.{JOBS}.{lane_name(lane)}")
+        except Refused as refused:
+            if refused.code != _NO_CONSUMER:
+                raise
+            return self._sampled(lane, _Sample(now, 0, _RETRY_MS[1]))  # no worker has been here yet
+        leased = int(info["num_ack_pending"])
+        finished = int(info["delivered"]["consumer_seq"]) - leased
+        if last and finished >= last.finished:
+            drained, seconds = finished - last.finished, now - last.at
         else:
-            self._outstanding -= 1
-            self._arrived.append(NatsDelivery(message))
-        self._outstanding = max(0, self._outstanding)
-        self._bell.set()
+            age = datetime.fromisoformat(info["ts"]) - datetime.fromisoformat(info["created"])
+            drained, seconds = finished, age.total_seconds()
+        depth = int(info["num_pending"]) + leased
+        return self._sampled(lane, _Sample(now, finished, retry_after_ms(depth, drained, seconds)))
 
-    def _lost(self) -> None:
-        self._outstanding = 0
-        self._bell.set()
+    def _sampled(self, lane: Lane, sample: _Sample) -> int:
+        if len(self._samples) >= _SAMPLED_LANES:
+            self._samples.clear()
+        self._samples[lane] = sample
+        return sample.retry_ms
+
+    def _gap(self) -> None:
+        for jobs in self._open:
+            jobs.lost()
+
+
+def retry_after_ms(depth: int, drained: int, seconds: float) -> int:
+    """Milliseconds in which `depth` jobs are done if `drained` were done in `seconds`, within bounds."""
+    low, high = _RETRY_MS
+    if drained <= 0:
+        return high
+    return min(high, max(low, int(1000 * depth * seconds / drained)))

@@ -1,25 +1,42 @@
 """The streams and buckets of the house on JetStream, declared once.
 
-`ensure` creates what is missing and never changes what is there. On the embedded server nothing is
-created before the store's key has been proved right: a wrong key makes an existing stream look missing,
-and creating it again would delete its files (`nats_embedded` asks first).
+`ensure` creates what is missing and changes nothing that is there but the bounds and subjects of the job
+queue, and those never so that a job is lost. On the embedded server nothing is created before the store's
+key has been proved right: a wrong key makes an existing stream look missing, and creating it again would
+delete its files (`nats_embedded` asks first).
 """
 
+import logging
+from dataclasses import dataclass
 from typing import Any, Final
 
 from mcp_agents.adapters.nats_link import NatsLink, Refused
 from mcp_agents.kernel.store import BUCKETS
 from mcp_agents.kernel.tenancy import LOG_SHARDS
 
+log = logging.getLogger("mcp_agents.nats")
+
 JOBS: Final = "CB_JOBS"
-JOBS_SUBJECTS: Final = "cb.agent.execute.*.*"
-WORKERS: Final = "workers"
+QUEUED: Final = "cb.agent.queued"
+"""Where the job stream says on core NATS, behind this prefix, which lane has just stored a job."""
 OBJECTS: Final = "OBJ_cb_objects"
 LEASE_SECONDS: Final = 5
-MAX_RUNNING: Final = 20_000
-"""Unacknowledged jobs over all workers; hard, and caps what can run at once."""
+MAX_LANES: Final = 2_000
+"""Lanes that may have a consumer at the same time; each costs the server about 30 KB."""
 
 _SECOND: Final = 1_000_000_000
+_LANE_IDLE_SECONDS: Final = 600
+_EXECUTE: Final = "cb.agent.execute"
+_ONE_FOR_ALL: Final = "workers"
+"""The one consumer of all jobs that a store of version 0.1 has; lanes of their own cannot stand beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """How many jobs may wait or run: of one agent and priority, and in all."""
+
+    per_lane: int = 10_000
+    total: int = 100_000
 
 
 def log_stream(shard: int) -> str:
@@ -32,7 +49,33 @@ def bucket_stream(bucket: str) -> str:
     return f"KV_{bucket}"
 
 
-def streams(replicas: int) -> list[dict[str, Any]]:
+def jobs_stream(replicas: int, limits: QueueLimits) -> dict[str, Any]:
+    """The configuration of the work queue."""
+    return {
+        "storage": "file",
+        "num_replicas": replicas,
+        "allow_direct": True,
+        "name": JOBS,
+        "retention": "workqueue",
+        "duplicate_window": 120 * _SECOND,
+        **_adjustable(limits),
+    }
+
+
+def _adjustable(limits: QueueLimits) -> dict[str, Any]:
+    return {
+        "subjects": [f"{_EXECUTE}.*.*", f"{_EXECUTE}.*.*.high", f"{_EXECUTE}.*.*.low"],
+        # Idle workers hear of a job once it is stored: asking for one that was only sent might come too early.
+        "republish": {"src": f"{_EXECUTE}.>", "dest": f"{QUEUED}.>", "headers_only": True},
+        "discard": "new",
+        "discard_new_per_subject": True,
+        "max_msgs_per_subject": limits.per_lane,
+        "max_msgs": limits.total,
+        "max_consumers": 2 * MAX_LANES,  # left out, the server allows 1,000
+    }
+
+
+def streams(replicas: int, limits: QueueLimits | None = None) -> list[dict[str, Any]]:
     """The configuration of every stream, as the JetStream API takes it."""
     common: dict[str, Any] = {"storage": "file", "num_replicas": replicas, "allow_direct": True}
     logs = [
@@ -64,13 +107,6 @@ def streams(replicas: int) -> list[dict[str, Any]]:
         }
         for bucket in BUCKETS
     ]
-    jobs = {
-        **common,
-        "name": JOBS,
-        "subjects": [JOBS_SUBJECTS],
-        "retention": "workqueue",
-        "duplicate_window": 120 * _SECOND,
-    }
     objects = {
         **common,
         "name": OBJECTS,
@@ -78,7 +114,7 @@ def streams(replicas: int) -> list[dict[str, Any]]:
         "allow_rollup_hdrs": True,
         "discard": "new",
     }
-    return [*logs, *buckets, jobs, objects]
+    return [*logs, *buckets, jobs_stream(replicas, limits or QueueLimits()), objects]
 
 
 async def existing(link: NatsLink) -> set[str]:
@@ -91,31 +127,76 @@ async def existing(link: NatsLink) -> set[str]:
             return names
 
 
-async def ensure(link: NatsLink, replicas: int) -> list[str]:
-    """Creates the streams and the consumer that are missing; returns the names of all streams."""
+async def ensure(link: NatsLink, replicas: int, limits: QueueLimits | None = None) -> list[str]:
+    """Creates the streams that are missing, adjusts the job queue, and returns the names of all streams."""
+    limits = limits or QueueLimits()
     there = await existing(link)
-    wanted = streams(replicas)
+    wanted = streams(replicas, limits)
     for config in wanted:
         if config["name"] not in there:
             await _create(link, f"STREAM.CREATE.{config['name']}", config)
-    await _create(
-        link,
-        f"CONSUMER.CREATE.{JOBS}.{WORKERS}",
-        {
-            "stream_name": JOBS,
-            "config": {
-                "durable_name": WORKERS,
-                "name": WORKERS,
-                "ack_policy": "explicit",
-                "ack_wait": LEASE_SECONDS * _SECOND,
-                "max_ack_pending": MAX_RUNNING,
-                "max_waiting": 4096,
-                "deliver_policy": "all",
-                "replay_policy": "instant",
-            },
-        },
-    )
+    if JOBS in there:
+        await _adjust(link, limits)
     return [config["name"] for config in wanted]
+
+
+async def _adjust(link: NatsLink, limits: QueueLimits) -> None:
+    """Brings the bounds and subjects of an existing job queue to what is wanted now."""
+    await remove_lane(link, _ONE_FOR_ALL)  # its jobs stay in the stream and are found by lane
+    info = await link.api(f"STREAM.INFO.{JOBS}", {"subjects_filter": f"{_EXECUTE}.>"})
+    config, wanted = info["config"], _adjustable(limits)
+    deepest = max((info["state"].get("subjects") or {}).values(), default=0)
+    bound = config.get("max_msgs_per_subject", -1)
+    if deepest > limits.per_lane // 2 and (bound <= 0 or bound > limits.per_lane):
+        # The server would delete what is above a smaller bound. Half of it is kept free for what arrives meanwhile.
+        log.warning("a lane holds %d jobs: the bound of %d is left for a later start", deepest, limits.per_lane)
+        wanted["max_msgs_per_subject"] = bound
+        wanted["discard_new_per_subject"] = bound > 0
+    if any(config.get(key) != value for key, value in wanted.items()):
+        await link.api(f"STREAM.UPDATE.{JOBS}", {**config, **wanted})
+
+
+async def make_lane(link: NatsLink, name: str, subject: str) -> None:
+    """Makes the consumer of one lane, unless it is there."""
+    config = {
+        "durable_name": name,
+        "name": name,
+        "filter_subject": subject,
+        "ack_policy": "explicit",
+        "ack_wait": LEASE_SECONDS * _SECOND,
+        "max_ack_pending": -1,
+        "max_waiting": 4096,
+        "deliver_policy": "all",
+        "replay_policy": "instant",
+        # Only without leases and without anybody who asks; what still waits is found by its subject.
+        "inactive_threshold": _LANE_IDLE_SECONDS * _SECOND,
+    }
+    await _create(link, f"CONSUMER.CREATE.{JOBS}.{name}.{subject}", {"stream_name": JOBS, "config": config})
+
+
+async def remove_lane(link: NatsLink, name: str) -> None:
+    """Removes a lane's consumer, if it is there; its jobs stay."""
+    try:
+        await link.api(f"CONSUMER.DELETE.{JOBS}.{name}")
+    except Refused as refused:
+        if refused.code != 10014:  # no such consumer
+            raise
+
+
+async def job_counts(link: NatsLink, pattern: str = f"{_EXECUTE}.>") -> dict[str, int]:
+    """The job subjects that match and hold anything, each with how many jobs."""
+    return await subjects(link, JOBS, pattern)
+
+
+async def subjects(link: NatsLink, stream: str, pattern: str) -> dict[str, int]:
+    """A stream's subjects that match `pattern` and hold anything, each with the number of its messages."""
+    found: dict[str, int] = {}
+    while True:
+        answer = await link.api(f"STREAM.INFO.{stream}", {"subjects_filter": pattern, "offset": len(found)})
+        page = answer["state"].get("subjects") or {}
+        found.update(page)
+        if not page or len(found) >= answer.get("total", 0):
+            return found
 
 
 async def _create(link: NatsLink, call: str, config: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from mcp_agents.execution.spending import Spending
 from mcp_agents.execution.station import Station
 from mcp_agents.kernel.errors import AgentsError, Exhausted, Fault, Fenced
 from mcp_agents.kernel.events import AnyEvent, Entry, Failed, Problem, Retry, Started, Tip
-from mcp_agents.kernel.job import Delivery
+from mcp_agents.kernel.job import Delivery, Jobs, Weights
 from mcp_agents.kernel.tasks import background
 from mcp_agents.kernel.tenancy import ExecutionLog, Tenancy, TenantSpace
 from mcp_agents.scaling.slots import Slots
@@ -65,6 +65,7 @@ class Tools:
     slots: Slots
     spending: Spending
     archive: Archive
+    weights: Weights
 
 
 class Worker:
@@ -79,18 +80,17 @@ class Worker:
 
     async def work(self) -> None:
         """Until cancelled."""
-        async with background() as tasks:
+        async with self._tenancy.jobs(self._tools.weights) as jobs, background() as tasks:
             self._tasks = tasks
             self._tools.station.offer(self)
             try:
                 tasks.start_soon(self._keep_leases)
                 tasks.start_soon(self._hear_cancels)
-                await self._take_jobs(tasks)
+                await self._take_jobs(jobs, tasks)
             finally:
                 self._tools.station.withdraw(self)
 
-    async def _take_jobs(self, tasks: TaskGroup) -> None:
-        jobs = self._tenancy.jobs()
+    async def _take_jobs(self, jobs: Jobs, tasks: TaskGroup) -> None:
         while True:
             room = self._concurrency - len(self._held)
             if room <= 0:
@@ -172,7 +172,7 @@ class Worker:
             case "later":
                 await delivery.release(_NO_SLOT_SECONDS)
             case "leave":
-                pass  # it is somebody else's by now: our word about it could only harm
+                delivery.leave()  # it is somebody else's by now: our word about it could only harm
 
     async def _guarded(self, held: _Held, work: Work) -> Fate:
         """Runs `work` until it ends, is cancelled from outside, or meets what ends no worker."""

@@ -36,7 +36,7 @@ from mcp_agents.kernel.events import (
     encode_reference,
 )
 from mcp_agents.kernel.faults import Faults
-from mcp_agents.kernel.job import Job, Jobs
+from mcp_agents.kernel.job import Depth, Job, Jobs, Lane, Priority, Weights, even
 from mcp_agents.kernel.log import Log, Stored
 from mcp_agents.kernel.objects import INLINE_LIMIT, Objects
 from mcp_agents.kernel.principal import Principal
@@ -273,11 +273,18 @@ class TenantSpace:
         subjects = await self._doors.log.subjects(f"cb.agent.events.*.{self.tenant}.*")
         return sorted(subject.rsplit(".", 1)[1] for subject in subjects)
 
-    async def enqueue(self, agent_id: str, execution_id: str, *, occasion: str) -> None:
-        """Puts a run in the queue; once per `occasion` (`accepted`, `swept`), however often it is called."""
-        job = Job(self.tenant, _token(agent_id), _token(execution_id))
-        subject = f"cb.agent.execute.{job.tenant}.{job.agent_id}"
-        await self._doors.queue.publish(subject, job, dedup=f"{execution_id}.{occasion}")
+    async def enqueue(self, agent_id: str, execution_id: str, *, occasion: str, priority: Priority = "normal") -> None:
+        """Puts a run in the queue; once per `occasion` (`accepted`, `swept`), however often it is called.
+
+        Raises `Exhausted` (`QUEUE_FULL`) when the agent, or everybody together, has too many jobs there.
+        """
+        job = Job(self.tenant, _token(agent_id), _token(execution_id), priority)
+        await self._doors.queue.publish(job_subject(job.lane), job, dedup=f"{execution_id}.{occasion}")
+
+    async def queued(self) -> int:
+        """How many of this tenant's jobs are in the queue, those under way included."""
+        counts = await self._doors.queue.counts(f"cb.agent.execute.{self.tenant}.>")
+        return sum(counts.values())
 
     async def signal(self, channel: str, execution_id: str, payload: bytes) -> None:
         """Sends an unstored signal about a run on `delta` or `control`."""
@@ -320,9 +327,16 @@ class Tenancy:
         """For the authorization server and administration."""
         return PlatformSpace(self._doors)
 
-    def jobs(self) -> Jobs:
-        """Leased jobs of any tenant, for one worker; what to do with each is decided in the space `of_job`."""
-        return self._doors.queue.jobs()
+    def jobs(self, weights: Weights = even) -> AbstractAsyncContextManager[Jobs]:
+        """Leased jobs of any tenant, for one worker; what to do with each is decided in the space `of_job`.
+
+        `weights` is asked for a tenant's weight whenever turns are given out; it must answer at once.
+        """
+        return self._doors.queue.jobs(weights)
+
+    async def queue_depths(self) -> list[Depth]:
+        """Every lane of any tenant that holds a job, with how many wait and how many run."""
+        return await self._doors.queue.depths()
 
     async def live_logs(self) -> list[tuple[TenantSpace, str]]:
         """Every execution, of any tenant, whose log is not sealed; for recovery."""
@@ -349,6 +363,22 @@ class Tenancy:
     def faults(self) -> Faults:
         """The house's fault points."""
         return self._doors.faults
+
+
+def job_subject(lane: Lane) -> str:
+    """Where the jobs of one agent and one priority wait; `normal` is the public contract and has no suffix."""
+    suffix = "" if lane.priority == "normal" else f".{lane.priority}"
+    return f"cb.agent.execute.{_tenant(lane.tenant)}.{_token(lane.agent_id)}{suffix}"
+
+
+def lane_of(subject: str) -> Lane | None:
+    """The lane with this job subject; None when it is none of ours."""
+    match subject.split("."):
+        case ["cb", "agent", "execute", tenant, agent_id]:
+            return Lane(tenant, agent_id, "normal")
+        case ["cb", "agent", "execute", tenant, agent_id, "high" | "low" as priority]:
+            return Lane(tenant, agent_id, priority)
+    return None
 
 
 def log_subject(tenant: str, execution_id: str) -> str:
