@@ -23,6 +23,7 @@ from mcp_agents.agents.state import AgentStates
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Conflict, Invalid, NotFound, WrongRevision
+from mcp_agents.kernel.routing import Routing
 from mcp_agents.kernel.tenancy import Records, TenantSpace, Versioned
 
 VERSIONS_KEPT: Final = 100
@@ -343,6 +344,7 @@ def _fields(draft: AgentDraft) -> dict[str, Any]:
     return {
         **fields,
         "limits": Limits(**draft.limits.model_dump()),
+        "routing": Routing(**draft.routing.model_dump()),
         "policy": Policy(**draft.policy.model_dump()),
     }
 
@@ -352,6 +354,7 @@ def _draft_of(agent: Agent) -> dict[str, Any]:
     return {
         **fields,
         "limits": msgspec.to_builtins(agent.limits),
+        "routing": msgspec.to_builtins(agent.routing),
         "policy": msgspec.to_builtins(agent.policy),
     }
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mcp_agents.kernel import ids
+from mcp_agents.kernel.routing import Routing, Strategy
 
 Label = Annotated[str, Field(min_length=1, max_length=64)]
 UnknownEffects = Literal["tell_model", "ask_person", "verify"]
@@ -28,6 +29,31 @@ class AgentLimits(BaseModel):
     max_turns: int = Field(12, ge=1, le=200, description="Model calls in one run.")
     max_tool_calls: int = Field(50, ge=0, le=1000, description="Tool calls in one run.")
     timeout_seconds: int = Field(600, ge=1, le=86_400, description="Wall time of one run.")
+    max_cost_micro_usd: int | None = Field(
+        None, ge=0, description="Money of one run in micro-USD, that of the agents it calls included; null: no limit."
+    )
+    max_total_tokens: int | None = Field(
+        None, ge=1, description="Input and output tokens of one run and the agents it calls; null: no limit."
+    )
+    max_depth: int = Field(8, ge=0, le=32, description="How deep agents may call each other in one run.")
+    max_children: int = Field(20, ge=0, le=1000, description="Agents that one run may call.")
+
+
+class AgentRouting(BaseModel):
+    """What an agent wishes about the choice among models; what is absent is not wished."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    strategy: Strategy | None = Field(None, description="How to choose, in place of the virtual model's own way.")
+    fallback_models: tuple[str, ...] = Field(
+        (), max_length=20, description="Models to ask, in this order, when the chosen one fails."
+    )
+    preferred_providers: tuple[str, ...] = Field((), max_length=20, description="Providers to prefer, in this order.")
+    max_latency_ms: int | None = Field(None, ge=1, description="Only models measured to be this fast.")
+    max_cost_per_1k_tokens: int | None = Field(
+        None, ge=0, description="Only models whose blended price for 1,000 tokens is at most this, in micro-USD."
+    )
+    task_type: str = Field("", max_length=64, description="The task to choose a model for.")
 
 
 class AgentPolicy(BaseModel):
@@ -65,6 +91,9 @@ class AgentDraft(BaseModel):
     tags: tuple[Label, ...] = Field((), max_length=50, description="Free labels.")
     metadata: dict[str, Any] = Field(default_factory=dict, description="Stored and returned, never shown to the model.")
     limits: AgentLimits = Field(default_factory=lambda: AgentLimits.model_validate({}), description="Per-run limits.")
+    routing: AgentRouting = Field(
+        default_factory=lambda: AgentRouting.model_validate({}), description="Wishes about the choice among models."
+    )
     policy: AgentPolicy = Field(
         default_factory=lambda: AgentPolicy.model_validate({}), description="What a run does in doubt."
     )
@@ -95,6 +124,10 @@ class Limits(Struct, frozen=True, kw_only=True):
     max_turns: int = 12
     max_tool_calls: int = 50
     timeout_seconds: int = 600
+    max_cost_micro_usd: int | None = None
+    max_total_tokens: int | None = None
+    max_depth: int = 8
+    max_children: int = 20
 
 
 class Policy(Struct, frozen=True, kw_only=True):
@@ -127,6 +160,7 @@ class Agent(Struct, frozen=True, kw_only=True):
     updated_at: datetime
     is_active: bool
     version: int
+    routing: Routing = Routing()
     policy: Policy = Policy()
     output_schema: dict[str, Any] | None = None
     updated_by: str = ""

@@ -5,7 +5,7 @@ model and why, what was tried again, what it cost. Above: the loop. Below: the m
 """
 
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -32,10 +32,10 @@ from mcp_agents.kernel.events import (
 from mcp_agents.kernel.faults import Faults
 from mcp_agents.kernel.messages import ToolCall
 from mcp_agents.kernel.model import TextDelta, ToolSchema
+from mcp_agents.kernel.routing import Routing
 from mcp_agents.kernel.tenancy import TenantSpace
 from mcp_agents.kernel.toolset import Tool
-from mcp_agents.models.choice import Choice, Demand, Routing
-from mcp_agents.models.router import ModelRouter, PricedAnswer, Setback
+from mcp_agents.models.router import Choice, Demand, ModelRouter, PricedAnswer, Setback
 
 _DELTA_SECONDS: Final = 0.05
 _REPAIRS: Final = 1
@@ -75,7 +75,7 @@ class Asker:
             space, run, worst, priced=choice.worst is not None, patience=demand.seconds
         )
         if limit.spending or reserved:  # only then must the bound be true
-            demand = msgspec.structs.replace(demand, max_tokens=worst.max_tokens)
+            demand = replace(demand, max_tokens=worst.max_tokens)
         before: list[AnyEvent] = [*_decision(run, choice), *reserved]
         try:
             answer, model_ms = await self._stream(recorder, choice, demand, before)
@@ -178,7 +178,7 @@ def _decision(run: Run, choice: Choice) -> list[AnyEvent]:
     """Says which model was chosen and why: in the first turn, and where there was anything to choose."""
     if run.turns or len(choice.candidates) < 2:
         return []
-    return [Decision(what="model", choice=choice.candidates[0].model.name, reason=choice.reason)]
+    return [Decision(what="model", choice=choice.candidates[0].name, reason=choice.reason)]
 
 
 def _again(setback: Setback) -> Retry:

@@ -107,7 +107,12 @@ async def test_a_circle_of_agents_ends_at_its_depth(tmp_path: Path) -> None:
 async def test_a_childs_budget_is_carved_out_of_its_parents(tmp_path: Path) -> None:
     """What a parent has left is the most its child may use, and what the child used counts against the parent."""
     steps = [
-        Step(when="<parent>", turn=0, calls=[asks("child", "<child>")], usage={"prompt_tokens": 10, "completion_tokens": 5}),
+        Step(
+            when="<parent>",
+            turn=0,
+            calls=[asks("child", "<child>")],
+            usage={"prompt_tokens": 10, "completion_tokens": 5},
+        ),
         Step(when="<child>", turn=0, text="cheap", usage={"prompt_tokens": 10, "completion_tokens": 5}),
         Step(when="<parent>", turn=1, text="done", usage={"prompt_tokens": 10, "completion_tokens": 5}),
     ]
