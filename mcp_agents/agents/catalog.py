@@ -27,7 +27,7 @@ _NAMES = "name"
 class Checks:
     """What the catalog asks before it saves. Both raise `Invalid` with the valid choices."""
 
-    model: Callable[[str], None]
+    model: Callable[[TenantSpace, str], Awaitable[None]]
     tools: Callable[[TenantSpace, tuple[str, ...]], Awaitable[None]]
 
 
@@ -144,7 +144,7 @@ class AgentCatalog:
         return Versioned(fresh, revision)
 
     async def _check(self, space: TenantSpace, draft: AgentDraft) -> None:
-        self._checks.model(draft.virtual_model)
+        await self._checks.model(space, draft.virtual_model)
         await self._checks.tools(space, draft.tools)
 
     async def _claim_name(self, space: TenantSpace, name: str, agent_id: str) -> None:

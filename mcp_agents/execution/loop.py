@@ -24,6 +24,7 @@ from mcp_agents.kernel.events import (
     Failed,
     ModelAnswered,
     Problem,
+    Retry,
     TimedOut,
     Tip,
     ToolClaimed,
@@ -38,7 +39,7 @@ from mcp_agents.kernel.tasks import together
 from mcp_agents.kernel.tenancy import ExecutionLog, TenantSpace
 from mcp_agents.kernel.toolset import Broken, Invocation, Refused, Returned, Tool, Toolset, Toolsets
 from mcp_agents.kernel.trace import child_of
-from mcp_agents.models.router import ModelRouter, PricedAnswer
+from mcp_agents.models.router import Demand, ModelRouter, PricedAnswer, Setback
 
 _TOOL_SECONDS = 120.0
 _DELTA_SECONDS = 0.05
@@ -70,16 +71,18 @@ class Loop:
     async def finish(self, recorder: Recorder) -> None:
         """Runs until a final event is recorded. Lets `Fenced` and an unavailable store through, nothing else."""
         run = recorder.run
-        requested, agent = run.requested, run.agent
-        allowed = float(requested.overrides.get("timeout_seconds") or agent.limits.timeout_seconds)
-        remaining = allowed - (self._clock.now() - run.created_at).total_seconds()
-        with anyio.move_on_after(max(0.0, remaining)) as limit:
+        with anyio.move_on_after(self._remaining(run)) as limit:
             await self._until_final(recorder)
         if limit.cancelled_caught and not run.finished:
             error = TimeoutKind(
-                "RUN_TIMEOUT", f"The run did not end within {allowed:g} seconds.", "Raise limits.timeout_seconds."
+                "RUN_TIMEOUT",
+                f"The run did not end within {_allowed(run):g} seconds.",
+                "Raise limits.timeout_seconds.",
             )
             await recorder.record([TimedOut(problem=Problem.of(error))])
+
+    def _remaining(self, run: Run) -> float:
+        return max(0.0, _allowed(run) - (self._clock.now() - run.created_at).total_seconds())
 
     async def _until_final(self, recorder: Recorder) -> None:
         run = recorder.run
@@ -167,26 +170,32 @@ class Loop:
         """One model call; its deltas go out as they come."""
         run = recorder.run
         agent, overrides = run.agent, run.requested.overrides
-        model = self._models.resolve(str(overrides.get("virtual_model") or agent.virtual_model))
         tools = tuple(
             ToolSchema(name=tool.name, description=tool.description, parameters=tool.parameters)
             for tool in offered.values()
         )
-        deltas = _Deltas(recorder.space, run, self._clock)
-        began = self._clock.monotonic()
-        self._faults.reach("model:send")
-        stream = self._models.stream(
-            model,
-            run.conversation(),
+        demand = Demand(
+            virtual_model=str(overrides.get("virtual_model") or agent.virtual_model),
+            messages=run.conversation(),
             tools=tools,
             temperature=overrides.get("temperature", agent.temperature),
             max_tokens=overrides.get("max_tokens", agent.max_tokens),
+            seconds=self._remaining(run),
         )
-        async with aclosing(stream):
+        choice = await self._models.choose(recorder.space, demand)
+        deltas = _Deltas(recorder.space, run, self._clock)
+        began = self._clock.monotonic()
+        self._faults.reach("model:send")
+        async with aclosing(self._models.ask(recorder.space, choice, demand)) as stream:
             async for item in stream:
                 match item:
                     case TextDelta():
                         await deltas.add(item.text)
+                    case Setback():
+                        after = f"{item.model} failed with {item.code}"
+                        then = f"asking {item.next_model}" if item.next_model else "asking it again"
+                        await recorder.record([Retry(what="model", reason=f"{after}; {then}")])
+                        deltas = _Deltas(recorder.space, run, self._clock)
                     case PricedAnswer():
                         self._faults.reach("model:answered")
                         return item, round((self._clock.monotonic() - began) * 1000)
@@ -224,6 +233,11 @@ class Loop:
             case Broken(message=message):
                 event = ToolUnknown(effect_id=effect_id, reason=message)
         await recorder.record([event])
+
+
+def _allowed(run: Run) -> float:
+    """Seconds that the run may take."""
+    return float(run.requested.overrides.get("timeout_seconds") or run.agent.limits.timeout_seconds)
 
 
 class _Deltas:

@@ -31,7 +31,7 @@ class Rooms:
             Tenancy(doors).of(Principal(tenant=tenant, subject="s", scopes=frozenset())) for tenant in ("a", "b")
         )
 
-    def check_model(self, name: str) -> None:
+    async def check_model(self, space: TenantSpace, name: str) -> None:
         if name == "nonsense":
             raise Invalid("MODEL_UNKNOWN", "There is no such model.")
 

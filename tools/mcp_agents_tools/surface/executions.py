@@ -155,9 +155,9 @@ def result_of(view: ExecutionView) -> ExecutionResult:
     return ExecutionResult(**fields, next_step=_NEXT_STEP.get(view.status, ""))
 
 
-def _order(call: Call, args: Submission, *, submitted: bool) -> Order:
+async def _order(call: Call, args: Submission, *, submitted: bool) -> Order:
     if model := args.overrides.virtual_model:
-        call.services.models.check(model)
+        await call.services.models.check(call.space, model)
     return Order(
         agent=args.agent,
         prompt=args.prompt,
@@ -184,7 +184,7 @@ async def agent_execute(call: Call, args: Execution) -> ExecutionResult:
     """Runs an agent on a prompt and returns its answer with usage, cost and tool calls. Reports progress
     meanwhile. If it takes longer than wait_seconds the run goes on, and its execution_id is returned for
     execution_wait. Use idempotency_key to make a repeated call join the run."""
-    return result_of(await execute(call, _order(call, args, submitted=False), args.wait_seconds))
+    return result_of(await execute(call, await _order(call, args, submitted=False), args.wait_seconds))
 
 
 @plugin.tool(
@@ -196,7 +196,7 @@ async def agent_execute(call: Call, args: Execution) -> ExecutionResult:
 )
 async def agent_submit(call: Call, args: Submission) -> ExecutionResult:
     """Starts a run and returns at once with its execution_id; it goes on whether anybody follows it or not."""
-    order = _order(call, args, submitted=True)
+    order = await _order(call, args, submitted=True)
     execution_id = await call.services.dispatcher.submit(call.space, call.principal, order)
     return result_of(await call.services.dispatcher.view(call.space, execution_id))
 
