@@ -37,7 +37,7 @@ _VERSIONS = "version"
 class Checks:
     """What the catalog asks before it saves. Both raise `Invalid` with the valid choices."""
 
-    model: Callable[[str], None]
+    model: Callable[[TenantSpace, str], Awaitable[None]]
     tools: Callable[[TenantSpace, tuple[str, ...]], Awaitable[None]]
 
 
@@ -278,7 +278,7 @@ class AgentCatalog:
 
     async def _checked(self, space: TenantSpace, draft: AgentDraft, agent_id: str) -> AgentDraft:
         """The draft with bindings to agents by id. Raises `Invalid` for what does not exist or cannot be."""
-        self._checks.model(draft.virtual_model)
+        await self._checks.model(space, draft.virtual_model)
         if draft.output_schema is not None:
             check_schema(draft.output_schema)
         tools = list[str]()

@@ -23,7 +23,10 @@ class ToolSchema:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequest:
-    """One call. `model` is the provider's name (`openai/gpt-5-mini`), already resolved."""
+    """One call. `model` is the provider's name (`openai/gpt-5-mini`), already resolved.
+
+    `response_schema` asks for JSON of that schema; `cache_key` names calls that begin alike, for a provider's cache.
+    """
 
     model: str
     messages: tuple[Message, ...]
@@ -33,6 +36,8 @@ class ModelRequest:
     api_base: str = ""
     api_key: str = field(default="", repr=False)
     timeout: float = 120.0
+    response_schema: dict[str, Any] | None = None
+    cache_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,7 @@ class Price:
     output_micro_usd_per_mtok: int
     cached_micro_usd_per_mtok: int
     context_window: int | None = None
+    max_output_tokens: int | None = None
 
 
 class PriceBook(Protocol):

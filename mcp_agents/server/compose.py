@@ -42,6 +42,7 @@ from mcp_agents.kernel.messages import Message
 from mcp_agents.kernel.model import Model, ModelAnswer, ModelRequest, ToolSchema
 from mcp_agents.kernel.tenancy import Doors, Tenancy, TenantSpace
 from mcp_agents.models.catalog import OFFLINE, ConfiguredModel
+from mcp_agents.models.keys import ProviderKeys
 from mcp_agents.models.router import ModelRouter
 from mcp_agents.security.egress import AddressRule
 from mcp_agents.security.keys import Vault, load_master_key
@@ -118,7 +119,7 @@ async def open_house(
         toolsets = CompositeToolsets(UpstreamToolsets(hub, tool_servers), AgentStates(clock))
         litellm = LitellmModel()
         stack.push_async_callback(litellm.aclose)
-        models = _models(settings, litellm)
+        models = _models(settings, litellm, ProviderKeys(vault, clock), clock)
 
         async def check_tools(space: TenantSpace, bindings: tuple[str, ...]) -> None:
             if unknown := await toolsets.unknown(space, bindings):
@@ -146,11 +147,11 @@ async def open_house(
         )
 
 
-def _models(settings: Settings, litellm: LitellmModel) -> ModelRouter:
+def _models(settings: Settings, litellm: LitellmModel, keys: ProviderKeys, clock: Clock) -> ModelRouter:
     """The configured models; where there is none, the rule-based one under its own name."""
     configured = tuple(_configured(model) for model in settings.models) or (OFFLINE,)
     clients: dict[str, Model] = {"rule": RuleModel(), "litellm": litellm}
-    return ModelRouter(configured, dict(settings.virtual_models), LitellmPriceBook(), clients)
+    return ModelRouter(configured, dict(settings.virtual_models), LitellmPriceBook(), clients, keys=keys, clock=clock)
 
 
 def _configured(model: ModelSettings) -> ConfiguredModel:

@@ -28,7 +28,7 @@ class Rooms:
         self.gone_models = {"nonsense"}
         self.boxed = {"box/*", "box/look", "box/put"}
 
-    def check_model(self, name: str) -> None:
+    async def check_model(self, space: TenantSpace, name: str) -> None:
         if name in self.gone_models:
             raise Invalid("MODEL_UNKNOWN", "There is no such model.")
 

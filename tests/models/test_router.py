@@ -1,72 +1,36 @@
-"""Virtual names stand for configured models, and every answer has its exact price."""
+"""Virtual names stand for configured models, a tenant's own names too, and every answer has its exact price."""
 
+import base64
+import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_agents.adapters.rule_model import RuleModel
-from mcp_agents.kernel.errors import Fault, Invalid
+from mcp_agents.kernel.errors import Conflict, Exhausted, Invalid
 from mcp_agents.kernel.messages import Usage
-from mcp_agents.kernel.model import ModelAnswer, ModelRequest, Price, TextDelta
-from mcp_agents.models.catalog import OFFLINE, ConfiguredModel
-from mcp_agents.models.router import ModelRouter, PricedAnswer, cost_micro_usd
-from tests.models.asking import CANARY, user
+from mcp_agents.kernel.model import ModelAnswer, ModelRequest, Price
+from mcp_agents.kernel.routing import Routing
+from mcp_agents.models import routes
+from mcp_agents.models.catalog import OFFLINE, ConfiguredModel, Meaning
+from mcp_agents.models.keys import ProviderKeys
+from mcp_agents.models.pricing import cost_micro_usd
+from mcp_agents.models.router import Demand, ModelRouter
+from mcp_agents.security.keys import MasterKey, Vault
+from tests.models.asking import CANARY
+from tests.models.support import CHEAP, DEAR, UNKNOWN, Book, Desk, Scripted
+from tests.support.clock import TestClock
 
-
-class Book:
-    """A price book of three models."""
-
-    def price(self, model: str) -> Price | None:
-        known = {"p/dear": (3_000_000, 15_000_000, 300_000), "p/cheap": (100_000, 400_000, 10_000)}
-        if model not in known:
-            return None
-        paid, output, cached = known[model]
-        return Price(
-            input_micro_usd_per_mtok=paid,
-            output_micro_usd_per_mtok=output,
-            cached_micro_usd_per_mtok=cached,
-            context_window=100,
-        )
-
-
-class Scripted:
-    """A model that answers what it was given and remembers what it was asked."""
-
-    def __init__(self, *items: TextDelta | ModelAnswer) -> None:
-        self.items = items
-        self.asked: list[ModelRequest] = []
-        self.closed = 0
-
-    async def stream(self, request: ModelRequest) -> AsyncIterator[TextDelta | ModelAnswer]:
-        self.asked.append(request)
-        try:
-            for item in self.items:
-                yield item
-        finally:
-            self.closed += 1
-
-
-DEAR = ConfiguredModel(
-    name="dear", wire="litellm", provider_model="p/dear", tasks=("coding",), api_base="http://x", api_key=CANARY
-)
-UNKNOWN = ConfiguredModel(name="unknown", wire="litellm", provider_model="p/unknown", tasks=("analysis", "coding"))
-CHEAP = ConfiguredModel(name="cheap", wire="litellm", provider_model="p/cheap", tasks=("general_chat",))
-
-
-def router(*models: ConfiguredModel, client: Scripted | None = None, **virtual: tuple[str, ...]) -> ModelRouter:
-    names = {name.replace("__", ":"): targets for name, targets in virtual.items()}
-    return ModelRouter(models, names, Book(), {"litellm": client or Scripted(), "rule": RuleModel()})
+pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize(
     ("asked", "name"),
     [
-        ("auto", "dear"),
+        ("auto", "cheap"),
         ("cb:smart-chat", "cheap"),
         ("smart-balanced", "cheap"),
         ("cb:cost-optimal", "cheap"),
@@ -83,43 +47,155 @@ def router(*models: ConfiguredModel, client: Scripted | None = None, **virtual: 
         ("cheap", "cheap"),
     ],
 )
-def test_each_name_stands_for_one_model(asked: str, name: str) -> None:
-    """Virtual names, their aliases and the models' own names resolve as the table says."""
-    assert router(DEAR, UNKNOWN, CHEAP).resolve(asked).name == name
+async def test_each_name_stands_for_one_model(asked: str, name: str) -> None:
+    """Virtual names, their aliases and the models' own names resolve as the table says; nothing is measured yet."""
+    assert await Desk(DEAR, UNKNOWN, CHEAP).first(asked) == name
 
 
-def test_settings_override_and_add_names() -> None:
+async def test_settings_override_and_add_names() -> None:
     """An override counts for the alias too."""
-    models = router(DEAR, UNKNOWN, CHEAP, cb__coding=("cheap", "dear"), mine=("unknown",))
-    assert [models.resolve(name).name for name in ("cb:coding", "smart-coding", "mine")] == [
-        "cheap",
-        "cheap",
-        "unknown",
-    ]
-    assert "mine" in models.names()
+    desk = Desk(DEAR, UNKNOWN, CHEAP, cb__coding=("cheap", "dear"), mine=("unknown",))
+    assert [await desk.first(name) for name in ("cb:coding", "smart-coding", "mine")] == ["cheap", "cheap", "unknown"]
+    assert "mine" in desk.router.names()
 
 
-def test_every_listed_name_resolves() -> None:
+async def test_every_listed_name_resolves() -> None:
     """What is offered can be chosen."""
-    models = router(DEAR, CHEAP, mine=("cheap",))
-    assert len(models.names()) == 16
-    for name in models.names():
-        models.check(name)
+    desk = Desk(DEAR, CHEAP, mine=("cheap",))
+    assert len(desk.router.names()) == 16
+    for name in desk.router.names():
+        await desk.router.check(desk.space, name)
 
 
-def test_an_unknown_name_lists_the_valid_ones() -> None:
-    """The error helps whoever mistyped."""
+@pytest.mark.parametrize("asked", ["cb:codin", "cb:nothing", "", "x" * 200, "a.b*", "ключ", "cb:>"])
+async def test_an_unknown_name_lists_the_valid_ones(asked: str) -> None:
+    """The error helps whoever mistyped; what can be no name at all is as unknown."""
+    desk = Desk(DEAR)
     with pytest.raises(Invalid, match="MODEL_UNKNOWN") as raised:
-        router(DEAR).check("cb:codin")
-    assert raised.value.details["valid_names"] == router(DEAR).names()
-    assert raised.value.next_step.startswith("Did you mean cb:coding? Choose from: auto, ")
+        await desk.router.check(desk.space, asked)
+    assert raised.value.details["valid_names"] == desk.router.names()
+    assert "Choose from: auto, " in raised.value.next_step
+    assert raised.value.next_step.startswith("Did you mean cb:coding? ") or asked != "cb:codin"
 
 
-def test_without_a_model_the_error_says_so() -> None:
+async def test_without_a_model_the_error_says_so() -> None:
     """No name resolves, and a known one says what is missing."""
+    desk = Desk()
     with pytest.raises(Invalid, match="MODEL_NOT_CONFIGURED"):
-        router().resolve("auto")
-    assert router(OFFLINE).resolve("auto") == OFFLINE
+        await desk.router.check(desk.space, "auto")
+    assert await Desk(OFFLINE).first("auto") == "rule-based"
+
+
+async def test_measurements_move_a_name_to_another_model() -> None:
+    """What was learned by asking counts at the next choice, and fades."""
+    desk = Desk(DEAR, CHEAP, client=Scripted(p__dear=[[5.0, ModelAnswer(text="")]]))
+    await desk.ask("cb:fastest")
+    assert await desk.first("cb:fastest") == "cheap"  # nobody has measured it yet
+    await desk.ask("cb:fastest")
+    assert await desk.first("cb:fastest") == "cheap"
+    assert await desk.first("dear", routing=Routing(max_latency_ms=6000)) == "dear"
+    with pytest.raises(Invalid, match="MODEL_NONE_FITS"):
+        await desk.first("dear", routing=Routing(max_latency_ms=4000))
+    desk.clock.advance(3600)
+    assert await desk.first("cb:fastest") == "dear"
+
+
+async def test_a_choice_says_why_and_what_it_may_cost() -> None:
+    """The worst price counts every candidate; one without a price leaves it unknown."""
+    desk = Desk(DEAR, CHEAP)
+    choice = await desk.router.choose(desk.space, Demand(virtual_model="auto"))
+    assert [candidate.name for candidate in choice.candidates] == ["cheap", "dear"]
+    assert choice.worst == desk.router.price(DEAR)
+    assert choice.strategy == "balanced"
+    assert choice.reason.startswith("balanced: cheap (175 micro-USD per 1k tokens, ")
+    desk = Desk(DEAR, UNKNOWN)
+    assert (await desk.router.choose(desk.space, Demand(virtual_model="auto"))).worst is None
+
+
+async def test_an_unknown_fallback_is_refused() -> None:
+    """Fallbacks are configured models; a virtual name is none."""
+    desk = Desk(DEAR, CHEAP)
+    with pytest.raises(Invalid, match="MODEL_UNKNOWN"):
+        await desk.first("dear", routing=Routing(fallback_models=("cb:coding",)))
+
+
+# ---- the tenant's own names ----
+
+
+async def test_a_tenant_adds_and_overrides_names_for_itself_alone() -> None:
+    """An override counts for the alias too, goes before the settings, and ends with its removal."""
+    desk = Desk(DEAR, UNKNOWN, CHEAP, cb__coding=("unknown",))
+    set_route = desk.router.set_route
+    await set_route(desk.space, "smart-coding", Meaning("failover_chain", models=("cheap", "dear")), by="s")
+    await set_route(desk.space, "team:x/1.0", Meaning("cost_optimized", models=("dear", "cheap")), by="s")
+    for name in ("cb:coding", "smart-coding", "team:x/1.0"):
+        assert await desk.first(name) == "cheap"
+    assert await desk.first("cb:coding", desk.of("b")) == "unknown"
+    with pytest.raises(Invalid, match="MODEL_UNKNOWN") as raised:
+        await desk.first("team:x/1.0", desk.of("b"))
+    assert "team:x/1.0" not in raised.value.details["valid_names"]
+    with pytest.raises(Invalid, match="MODEL_UNKNOWN") as raised:
+        await desk.first("team:x/1.1")
+    assert raised.value.next_step.startswith("Did you mean team:x/1.0?")
+    assert sorted(await desk.router.routes(desk.space)) == ["cb:coding", "team:x/1.0"]
+    assert await set_route(desk.space, "cb:coding", Meaning("failover_chain"), by="s") == ("cb:coding", 0)
+    assert await desk.first("cb:coding") == "unknown"
+    assert await desk.router.routes(desk.of("b")) == {}
+
+
+async def test_what_can_be_no_route_is_refused() -> None:
+    """A model's own name, no name at all, a target that is not configured."""
+    desk = Desk(DEAR)
+    for name in ("dear", "a b", "", "x" * 65):
+        with pytest.raises(Invalid, match="MODEL_ROUTE_INVALID"):
+            await desk.router.set_route(desk.space, name, Meaning("balanced", models=("dear",)), by="s")
+    with pytest.raises(Invalid, match="MODEL_UNKNOWN"):
+        await desk.router.set_route(desk.space, "mine", Meaning("balanced", models=("dear", "auto")), by="s")
+
+
+async def test_a_stale_change_of_a_route_is_refused() -> None:
+    """Of two that read the same revision the second is told."""
+    desk = Desk(DEAR, CHEAP)
+    meaning = Meaning("failover_chain", models=("dear",))
+    _, first = await desk.router.set_route(desk.space, "mine", meaning, by="s")
+    _, second = await desk.router.set_route(desk.space, "mine", meaning, by="s", expected=first)
+    assert second > first
+    for changed in (meaning, Meaning("failover_chain")):
+        with pytest.raises(Conflict, match="REVISION_CONFLICT"):
+            await desk.router.set_route(desk.space, "mine", changed, by="s", expected=first)
+
+
+async def test_routes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changing one is always possible."""
+    monkeypatch.setattr(routes, "ROUTES", 2)
+    desk = Desk(DEAR)
+    meaning = Meaning("failover_chain", models=("dear",))
+    for name in ("a", "b", "a"):
+        await desk.router.set_route(desk.space, name, meaning, by="s")
+    with pytest.raises(Exhausted, match="MODEL_ROUTES_EXHAUSTED"):
+        await desk.router.set_route(desk.space, "c", meaning, by="s")
+
+
+async def test_a_route_outlives_some_of_its_models() -> None:
+    """Those that are configured no more are passed over; with none left the error says what to do."""
+    desk = Desk(DEAR, CHEAP)
+    await desk.router.set_route(desk.space, "mine", Meaning("failover_chain", models=("dear", "cheap")), by="s")
+    later = Desk(CHEAP)
+    later._tenancy = desk._tenancy
+    assert await later.first("mine", desk.space) == "cheap"
+    with pytest.raises(Invalid, match="MODEL_ROUTE_STALE"):
+        await Desk(OFFLINE).first("mine", desk.space)
+
+
+@given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}", fullmatch=True))
+def test_a_routes_key_is_safe_and_reads_back(name: str) -> None:
+    """Whatever a name may hold; two names never share a key."""
+    token = routes._token(name)
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,128}", token)
+    assert base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode() == name
+
+
+# ---- settings and prices ----
 
 
 @pytest.mark.parametrize(
@@ -131,21 +207,28 @@ def test_settings_that_contradict_themselves_are_refused(
 ) -> None:
     """They are refused at start, not at the first call."""
     with pytest.raises(Invalid, match="MODEL_SETTINGS_INVALID"):
-        ModelRouter(models, virtual, Book(), {"litellm": Scripted()})
+        made(models, virtual)
+
+
+def made(models: tuple[ConfiguredModel, ...], virtual: dict[str, tuple[str, ...]], *wires: str) -> ModelRouter:
+    clock = TestClock()
+    clients = {wire: Scripted() for wire in wires or ("litellm",)}
+    keys = ProviderKeys(Vault(MasterKey(b"k" * 32)), clock)
+    return ModelRouter(models, virtual, Book(), clients, keys=keys, clock=clock)
 
 
 def test_a_wire_without_a_client_is_refused() -> None:
     """A model that could never be called is refused at start."""
     with pytest.raises(Invalid, match="MODEL_SETTINGS_INVALID"):
-        ModelRouter([DEAR], {}, Book(), {})
+        made((DEAR,), {}, "rule")
 
 
-def test_the_cheapest_counts_settings_before_the_book() -> None:
+async def test_the_cheapest_counts_settings_before_the_book() -> None:
     """A price of 0 is free, an unknown one is never the cheapest."""
     free = ConfiguredModel(
         name="free", wire="litellm", provider_model="p/dear", input_micro_usd_per_mtok=0, output_micro_usd_per_mtok=0
     )
-    assert router(UNKNOWN, CHEAP, free).resolve("cb:cost-optimal") == free
+    assert await Desk(UNKNOWN, CHEAP, free).first("cb:cost-optimal") == "free"
 
 
 def test_each_price_of_the_settings_overrides_its_own() -> None:
@@ -153,14 +236,15 @@ def test_each_price_of_the_settings_overrides_its_own() -> None:
     half = ConfiguredModel(
         name="half", wire="litellm", provider_model="p/dear", output_micro_usd_per_mtok=7, context_window=5
     )
-    assert router(half).price(half) == Price(
+    assert Desk(half).router.price(half) == Price(
         input_micro_usd_per_mtok=3_000_000,
         output_micro_usd_per_mtok=7,
         cached_micro_usd_per_mtok=300_000,
         context_window=5,
+        max_output_tokens=10,
     )
     lonely = ConfiguredModel(name="l", wire="litellm", provider_model="p/none", input_micro_usd_per_mtok=7)
-    assert router(lonely).price(lonely) is None
+    assert Desk(lonely).router.price(lonely) is None
 
 
 tokens = st.integers(0, 10**8)
@@ -176,44 +260,6 @@ def test_the_cost_is_rounded_once_half_up(read: int, wrote: int, cached: int, pr
     exact = Fraction((read - part) * prices[0] + part * prices[2] + wrote * prices[1], 10**6)
     cost = cost_micro_usd(Usage(input_tokens=read, output_tokens=wrote, cached_tokens=cached), price)
     assert Fraction(-1, 2) < cost - exact <= Fraction(1, 2)
-
-
-@pytest.mark.anyio
-async def test_an_answer_comes_with_its_price() -> None:
-    """Deltas pass through, the request carries the model's own settings, and the sum is exact."""
-    usage = Usage(input_tokens=1000, output_tokens=20, cached_tokens=400)
-    answer = ModelAnswer(text="hi", usage=usage)
-    client = Scripted(TextDelta("hi"), answer)
-    items = [item async for item in router(DEAR, client=client).stream(DEAR, (user("x"),), max_tokens=5)]
-    assert items == [TextDelta("hi"), PricedAnswer(answer=answer, cost_micro_usd=600 * 3 + 120 + 20 * 15)]
-    (asked,) = client.asked
-    assert (asked.model, asked.api_base, asked.api_key, asked.max_tokens) == ("p/dear", "http://x", CANARY, 5)
-
-
-@pytest.mark.anyio
-async def test_an_unknown_price_is_flagged() -> None:
-    """The cost is 0 and says that it is not known."""
-    client = Scripted(ModelAnswer(text="", usage=Usage(input_tokens=9)))
-    (item,) = [item async for item in router(UNKNOWN, client=client).stream(UNKNOWN, (user("x"),))]
-    assert isinstance(item, PricedAnswer)
-    assert (item.cost_micro_usd, item.priced) == (0, False)
-
-
-@pytest.mark.anyio
-async def test_the_offline_model_is_free_and_priced() -> None:
-    """Its price is known to be nothing."""
-    *_, item = [item async for item in router(OFFLINE).stream(OFFLINE, (user("say a b"),))]
-    assert isinstance(item, PricedAnswer)
-    assert (item.answer.text, item.cost_micro_usd, item.priced) == ("a b", 0, True)
-
-
-@pytest.mark.anyio
-async def test_a_stream_without_an_answer_is_a_defect_and_is_closed() -> None:
-    """A client that breaks its port is not believed."""
-    client = Scripted(TextDelta("a"))
-    with pytest.raises(Fault, match="MODEL_STREAM_ENDED"):
-        _ = [item async for item in router(DEAR, client=client).stream(DEAR, (user("x"),))]
-    assert client.closed == 1
 
 
 def test_a_key_does_not_show_in_a_models_text() -> None:
