@@ -158,6 +158,7 @@ class Dispatcher:
             if isinstance(error, Fenced):
                 return
             raise
+        execution.begun_here()  # nobody else in this process has to be told of it
         hand.begin(Recorder(space, execution, tip, Run.folded(prepared.execution_id, entries)))
 
     async def _enqueue(self, space: TenantSpace, prepared: _Prepared) -> None:

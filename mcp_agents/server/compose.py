@@ -4,8 +4,6 @@
 takes what it needs from the `House`. Nothing here decides anything about agents, runs or rights.
 """
 
-import os
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -32,20 +30,31 @@ from mcp_agents.adapters.nats_store import NatsStore
 from mcp_agents.adapters.rule_model import RuleModel
 from mcp_agents.agents.catalog import AgentCatalog, Checks
 from mcp_agents.agents.state import AgentStates
-from mcp_agents.execution.dispatch import Dispatcher, Sweeper
+from mcp_agents.execution.archive import Archive
+from mcp_agents.execution.children import Children
+from mcp_agents.execution.crew import Crew
+from mcp_agents.execution.dead_letters import DeadLetters
+from mcp_agents.execution.dispatch import Dispatcher
 from mcp_agents.execution.loop import Loop
-from mcp_agents.execution.worker import Worker
+from mcp_agents.execution.recovery import Recovery
+from mcp_agents.execution.spending import Spending
+from mcp_agents.execution.station import Station
+from mcp_agents.execution.turns import Asker
+from mcp_agents.execution.worker import Tools
 from mcp_agents.kernel.clock import Clock, SystemClock
 from mcp_agents.kernel.errors import Fault, Invalid
 from mcp_agents.kernel.faults import Faults, NoFaults
+from mcp_agents.kernel.job import even
 from mcp_agents.kernel.messages import Message
 from mcp_agents.kernel.model import Model, ModelAnswer, ModelRequest, ToolSchema
 from mcp_agents.kernel.tenancy import Doors, Tenancy, TenantSpace
 from mcp_agents.models.catalog import OFFLINE, ConfiguredModel
 from mcp_agents.models.keys import ProviderKeys
 from mcp_agents.models.router import ModelRouter
+from mcp_agents.scaling.budgets import Budgets
+from mcp_agents.scaling.slots import Slots
 from mcp_agents.security.egress import AddressRule
-from mcp_agents.security.keys import Vault, load_master_key
+from mcp_agents.security.keys import MasterKey, Vault, load_master_key
 from mcp_agents.server.config import ModelSettings, Settings, environment
 
 
@@ -59,14 +68,8 @@ class House:
     catalogue: Catalogue
     services: Services
     auth: AuthServer
-    sweeper: Sweeper
-    loop: Loop
+    crew: Crew
     link: NatsLink
-
-    def worker(self, number: int) -> Worker:
-        """A worker loop of this process."""
-        name = f"{socket.gethostname()}:{os.getpid()}:{number}"
-        return Worker(self.tenancy, self.loop, name, self.settings.server.concurrency)
 
     def ready(self) -> bool:
         """Whether the store answers."""
@@ -88,31 +91,8 @@ async def open_house(
     master = load_master_key(settings.keys.master, settings.data_dir / "keys", environment())
     vault = Vault(master)
     async with AsyncExitStack() as stack:
-        if settings.nats.url:
-            endpoint = Endpoint(settings.nats.url)
-        else:
-            options = EmbeddedOptions(
-                folder=settings.data_dir / "nats",
-                key=master.derive("nats-store"),
-                key_id=master.key_id,
-                sync=settings.nats.sync,
-            )
-            endpoint = await stack.enter_async_context(embedded(options))
-        link = await stack.enter_async_context(connect(endpoint, "mcp-agents"))
-        if settings.nats.url:
-            await nats_topology.ensure(link, settings.nats.replicas)
-        store = NatsCachedStore(link, NatsStore(link))
-        await store.open()
-        doors = Doors(
-            store=store,
-            log=NatsLog(link),
-            queue=NatsQueue(link),
-            bus=NatsBus(link),
-            objects=NatsObjects(link),
-            clock=clock,
-            faults=faults,
-        )
-        tenancy = Tenancy(doors)
+        link = await stack.enter_async_context(_linked(settings, master))
+        tenancy = Tenancy(await _doors(link, clock, faults))
         egress = AddressRule(allowed_origins=frozenset({public_url}), allow_private=settings.is_loopback)
         hub = await stack.enter_async_context(UpstreamHub(egress, clock=clock))
         tool_servers = StoredToolServers(hub, vault, clock, stdio=settings.stdio)
@@ -130,7 +110,12 @@ async def open_house(
                 )
 
         agents = AgentCatalog(clock, Checks(model=models.check, tools=check_tools))
-        dispatcher = Dispatcher(tenancy, agents)
+        station, slots, budgets = Station(tenancy), Slots(clock), Budgets(clock)
+        dispatcher = Dispatcher(tenancy, agents, station, slots)
+        spending = Spending(budgets)
+        archive = Archive(tenancy, spending, keep_days=settings.retention.execution_days)
+        asker = Asker(models, spending, clock, faults)
+        loop = Loop(asker, toolsets, Children(agents, dispatcher), clock, faults)
         auth = build_auth(tenancy.platform(), vault, clock, issuer=public_url, resource=f"{public_url}/mcp")
         yield House(
             settings=settings,
@@ -138,13 +123,60 @@ async def open_house(
             tenancy=tenancy,
             catalogue=Catalogue.installed(),
             services=Services(
-                agents=agents, dispatcher=dispatcher, tool_servers=tool_servers, models=models, clock=clock
+                agents=agents,
+                dispatcher=dispatcher,
+                archive=archive,
+                dead_letters=DeadLetters(dispatcher, clock),
+                budgets=budgets,
+                tool_servers=tool_servers,
+                models=models,
+                clock=clock,
             ),
             auth=auth,
-            sweeper=Sweeper(tenancy),
-            loop=Loop(models, toolsets, clock, faults),
+            crew=Crew(
+                tenancy=tenancy,
+                station=station,
+                archive=archive,
+                recovery=Recovery(tenancy, station, archive),
+                tools=Tools(loop, station, slots, spending, archive, even),
+                concurrency=settings.server.concurrency,
+            ),
             link=link,
         )
+
+
+@asynccontextmanager
+async def _linked(settings: Settings, master: MasterKey) -> AsyncIterator[NatsLink]:
+    """The connection to NATS, embedded or not, with every stream there."""
+    async with AsyncExitStack() as stack:
+        if settings.nats.url:
+            endpoint = Endpoint(settings.nats.url)
+        else:
+            options = EmbeddedOptions(
+                folder=settings.data_dir / "nats",
+                key=master.derive("nats-store"),
+                key_id=master.key_id,
+                sync=settings.nats.sync,
+            )
+            endpoint = await stack.enter_async_context(embedded(options))
+        link = await stack.enter_async_context(connect(endpoint, "mcp-agents"))
+        if settings.nats.url:
+            await nats_topology.ensure(link, settings.nats.replicas)
+        yield link
+
+
+async def _doors(link: NatsLink, clock: Clock, faults: Faults) -> Doors:
+    store = NatsCachedStore(link, NatsStore(link))
+    await store.open()
+    return Doors(
+        store=store,
+        log=NatsLog(link),
+        queue=NatsQueue(link),
+        bus=NatsBus(link),
+        objects=NatsObjects(link),
+        clock=clock,
+        faults=faults,
+    )
 
 
 def _models(settings: Settings, litellm: LitellmModel, keys: ProviderKeys, clock: Clock) -> ModelRouter:

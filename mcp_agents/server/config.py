@@ -81,6 +81,12 @@ class ToolSettings(_Section):
     stdio: Literal["", "off", "sandboxed", "trusted"] = ""
 
 
+class RetentionSettings(_Section):
+    """`[retention]`"""
+
+    execution_days: int = Field(0, ge=0, le=36_500)
+
+
 class KeySettings(_Section):
     """`[keys]`"""
 
@@ -96,6 +102,7 @@ class Settings(_Section):
     models: tuple[ModelSettings, ...] = ()
     tools: ToolSettings = ToolSettings.model_validate({})
     keys: KeySettings = KeySettings.model_validate({})
+    retention: RetentionSettings = RetentionSettings.model_validate({})
     virtual_models: dict[str, tuple[str, ...]] = {}
 
     @property

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import anyio
 import pytest
 
 from tests.execution.scripted import scripted
@@ -59,10 +58,10 @@ async def test_children_that_are_called_together_run_at_once_beside_a_tool(tmp_p
         tools = ["agent:left", "agent:right", "demo/add"]
         await house.remote.call("agent_create", {"name": "parent", "virtual_model": "scripted", "tools": tools})
         started = await house.remote.call("agent_submit", {"agent": "parent", "prompt": "<parent>"})
-        await anyio.to_thread.run_sync(house.provider.wait_holding, 2)  # both children are under way at once
+        await house.provider.until(lambda counts: counts.holding == 2)  # both children are under way at once
         house.provider.release("both")
         result = await house.remote.call("execution_wait", {"execution_id": started["execution_id"]})
-    assert [call["result"] for call in result["tool_calls"]] == ["one", "two", "5"]
+    assert [call["result"] for call in result["tool_calls"]] == ["one", "two", "5.0"]
     assert result["text"] == "all"
 
 
@@ -70,7 +69,7 @@ async def test_a_child_that_fails_is_told_to_the_model(tmp_path: Path) -> None:
     """The parent's model may mend it; the parent's run goes on."""
     steps = [
         Step(when="<parent>", turn=0, calls=[asks("child", "<child>")]),
-        Step(when="<child>", status=401, body={"error": {"message": "no", "code": "invalid_api_key"}}),
+        Step(when="<child>", status=400, body={"error": {"message": "no"}}),
         Step(when="<parent>", turn=1, text="It failed."),
     ]
     async with scripted(tmp_path, *steps) as house:
@@ -129,8 +128,8 @@ async def test_a_childs_budget_is_carved_out_of_its_parents(tmp_path: Path) -> N
             },
         )
         result = await house.run("parent", "<parent>")
+        assert result["status"] == "completed", result["error"]
         child = (await house.events(result["tool_calls"][0]["execution_id"]))[0]["body"]
-    assert result["status"] == "completed"
     assert child["allowance"]["cost_micro_usd"] == 10_000 - 60
     assert result["cost_micro_usd"] == 120
     assert result["children_cost_micro_usd"] == 60
@@ -148,7 +147,7 @@ async def test_cancelling_a_parent_cancels_what_it_started(tmp_path: Path) -> No
             "agent_create", {"name": "parent", "virtual_model": "scripted", "tools": ["agent:child"]}
         )
         started = await house.remote.call("agent_submit", {"agent": "parent", "prompt": "<parent>"})
-        await anyio.to_thread.run_sync(house.provider.wait_holding, 1)
+        await house.provider.until(lambda counts: counts.holding == 1)
         cancelled = await house.remote.call("execution_cancel", {"execution_id": started["execution_id"]})
         child = cancelled["tool_calls"][0]["execution_id"]
         below = await house.remote.call("execution_wait", {"execution_id": child})

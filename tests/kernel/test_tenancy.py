@@ -31,9 +31,16 @@ class Note(Struct, frozen=True, kw_only=True):
     v: int = 1
 
 
+class Nothing:
+    """An object store without an object."""
+
+    async def get(self, name: str) -> bytes | None:
+        return None
+
+
 def doors(clock: TestClock, **filled: Any) -> Doors:
     """Doors with what a test needs, the rest closed."""
-    ports = {"store": MemoryStore(clock), "log": MemoryLog(), "queue": None, "bus": None, "objects": None, **filled}
+    ports = {"store": MemoryStore(clock), "log": MemoryLog(), "queue": None, "bus": None, "objects": Nothing(), **filled}
     return Doors(clock=clock, faults=NoFaults(), **cast("dict[str, Any]", ports))
 
 

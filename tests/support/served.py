@@ -47,8 +47,8 @@ async def served(folder: Path, *, workers: int = 1, **sections: Any) -> AsyncIte
     with listen("127.0.0.1", 0) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         async with open_house(settings, url) as house, background() as tasks:
-            for number in range(workers):
-                tasks.start_soon(house.worker(number).work)
+            if workers:
+                tasks.start_soon(house.crew.work, workers)
             server = _Quiet(uvicorn.Config(app(house), log_level="warning", timeout_graceful_shutdown=1))
             tasks.start_soon(server.serve, [listener])
             await server.up.wait()

@@ -16,7 +16,7 @@ import click
 import uvicorn
 from mcp.server.stdio import stdio_server
 
-from mcp_agents.kernel.errors import AgentsError, Conflict, Invalid
+from mcp_agents.kernel.errors import Conflict, Invalid
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.scopes import TENANT_SCOPES
 from mcp_agents.kernel.tasks import background
@@ -35,7 +35,6 @@ from mcp_agents.server.listening import listen, url_of
 from mcp_agents.server.mcp import Door
 
 log = logging.getLogger("mcp_agents.serve")
-SWEEP_SECONDS = 10.0
 
 
 @click.command(epilog="Example: mcp-agents serve --port 8765")
@@ -58,9 +57,8 @@ async def serve_until_stopped(settings: Settings) -> None:
             path = await house.auth.bootstrap()
             settle_memory()
             first_link = f"{public_url}{path}" if path else None
-            for number in range(settings.server.workers):
-                tasks.start_soon(house.worker(number).work)
-            tasks.start_soon(sweep, house)
+            if settings.server.workers:
+                tasks.start_soon(house.crew.work, settings.server.workers)
             with _announced(settings, public_url):
                 server = _Server(house, first_link)
                 tasks.start_soon(server.stop_on_signal)
@@ -119,8 +117,7 @@ async def worker(config: Path | None, nats: str | None, concurrency: int | None)
         server = settings.server.model_copy(update={"concurrency": concurrency})
         settings = settings.model_copy(update={"server": server})
     async with open_house(settings, public_url_of(settings)) as house, background() as tasks:
-        tasks.start_soon(house.worker(0).work)
-        tasks.start_soon(sweep, house)
+        tasks.start_soon(house.crew.work, 1)
         settle_memory()
         click.echo("mcp-agents worker ready")
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
@@ -137,9 +134,7 @@ async def stdio(config: Path | None) -> None:
     settings = settings_of(config)
     local = Principal(tenant="local", subject="owner", scopes=TENANT_SCOPES, client="stdio", roles=frozenset({"admin"}))
     async with open_house(settings, public_url_of(settings)) as house, background() as tasks:
-        for number in range(max(1, settings.server.workers)):
-            tasks.start_soon(house.worker(number).work)
-        tasks.start_soon(sweep, house)
+        tasks.start_soon(house.crew.work, max(1, settings.server.workers))
         with suppress(Conflict):  # there since an earlier start; from now on tokens can be made for it, too
             await house.auth.tenants.create(local.tenant, "Local")
         server = Door(house.catalogue, house.services, house.tenancy, local).server()
@@ -156,17 +151,6 @@ def settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 25, 50)
-
-
-async def sweep(house: House) -> None:
-    """Looks for accepted runs that lost their job, until cancelled."""
-    while True:
-        try:
-            if queued := await house.sweeper.sweep():
-                log.warning("%d accepted runs had no job and were queued again", queued)
-        except AgentsError as error:
-            log.debug("sweep: %s", error)
-        await anyio.sleep(SWEEP_SECONDS)
 
 
 @contextmanager

@@ -13,12 +13,15 @@ from msgspec import Struct
 from pydantic import BaseModel, ConfigDict
 
 from mcp_agents.agents.catalog import AgentCatalog
+from mcp_agents.execution.archive import Archive
+from mcp_agents.execution.dead_letters import DeadLetters
 from mcp_agents.execution.dispatch import Dispatcher
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import TenantSpace
 from mcp_agents.kernel.toolserver import ToolServers
 from mcp_agents.models.router import ModelRouter
+from mcp_agents.scaling.budgets import Budgets
 
 
 class Arguments(BaseModel):
@@ -33,6 +36,9 @@ class Services:
 
     agents: AgentCatalog
     dispatcher: Dispatcher
+    archive: Archive
+    dead_letters: DeadLetters
+    budgets: Budgets
     tool_servers: ToolServers
     models: ModelRouter
     clock: Clock
