@@ -39,6 +39,7 @@ from mcp_agents.kernel.messages import Message
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tasks import background
 from mcp_agents.kernel.tenancy import Tenancy, TenantSpace
+from mcp_agents.scaling.quotas import Quotas
 from mcp_agents.scaling.slots import Slots
 
 log = logging.getLogger("mcp_agents.dispatch")
@@ -58,9 +59,9 @@ class _Prepared:
 class Dispatcher:
     """Runs of any tenant, always through the caller's `TenantSpace`."""
 
-    def __init__(self, tenancy: Tenancy, agents: AgentCatalog, station: Station, slots: Slots) -> None:
+    def __init__(self, tenancy: Tenancy, agents: AgentCatalog, station: Station, slots: Slots, quotas: Quotas) -> None:
         self._tenancy, self._agents = tenancy, agents
-        self._station, self._slots = station, slots
+        self._station, self._slots, self._quotas = station, slots, quotas
         self._full_until: dict[tuple[str, str], float] = {}
 
     async def submit(self, space: TenantSpace, principal: Principal, order: Order) -> str:
@@ -128,6 +129,7 @@ class Dispatcher:
                 await self._enqueue(space, prepared)
             return
         self._refuse_while_full(space, prepared.requested)
+        await self._refuse_beyond_quota(space, prepared.requested)
         # Once begun, accepting is not broken off half way by a caller that hangs up.
         with anyio.CancelScope(shield=True):
             hand = None if order.submitted or order.priority == "low" else self._station.free_hand()
@@ -189,6 +191,16 @@ class Dispatcher:
             "Try again later.",
             retry_after_ms=max(250, round(left * 1000)),
         )
+
+    async def _refuse_beyond_quota(self, space: TenantSpace, requested: Requested) -> None:
+        tenant, _ = await self._quotas.of(space, requested.agent_id)
+        if tenant.max_queued is not None and await space.queued() >= tenant.max_queued:
+            raise Exhausted(
+                "QUEUE_FULL",
+                f"The tenant's quota allows {tenant.max_queued} runs in the queue.",
+                "Try again later, or raise the quota with quota_set.",
+                retry_after_ms=1000,
+            )
 
     async def find(self, space: TenantSpace, execution_id: str) -> Run | None:
         """The run, or None when there is none of that id."""

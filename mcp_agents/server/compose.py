@@ -44,7 +44,6 @@ from mcp_agents.execution.worker import Tools
 from mcp_agents.kernel.clock import Clock, SystemClock
 from mcp_agents.kernel.errors import Fault, Invalid
 from mcp_agents.kernel.faults import Faults, NoFaults
-from mcp_agents.kernel.job import even
 from mcp_agents.kernel.messages import Message
 from mcp_agents.kernel.model import Model, ModelAnswer, ModelRequest, ToolSchema
 from mcp_agents.kernel.tenancy import Doors, Tenancy, TenantSpace
@@ -52,6 +51,7 @@ from mcp_agents.models.catalog import OFFLINE, ConfiguredModel
 from mcp_agents.models.keys import ProviderKeys
 from mcp_agents.models.router import ModelRouter
 from mcp_agents.scaling.budgets import Budgets
+from mcp_agents.scaling.quotas import Quotas
 from mcp_agents.scaling.slots import Slots
 from mcp_agents.security.egress import AddressRule
 from mcp_agents.security.keys import MasterKey, Vault, load_master_key
@@ -110,8 +110,9 @@ async def open_house(
                 )
 
         agents = AgentCatalog(clock, Checks(model=models.check, tools=check_tools))
-        station, slots, budgets = Station(tenancy), Slots(clock), Budgets(clock)
-        dispatcher = Dispatcher(tenancy, agents, station, slots)
+        quotas, budgets = Quotas(), Budgets(clock)
+        station, slots = Station(tenancy), Slots(quotas, clock)
+        dispatcher = Dispatcher(tenancy, agents, station, slots, quotas)
         spending = Spending(budgets)
         archive = Archive(tenancy, spending, keep_days=settings.retention.execution_days)
         asker = Asker(models, spending, clock, faults)
@@ -128,6 +129,7 @@ async def open_house(
                 archive=archive,
                 dead_letters=DeadLetters(dispatcher, clock),
                 budgets=budgets,
+                quotas=quotas,
                 tool_servers=tool_servers,
                 models=models,
                 clock=clock,
@@ -138,7 +140,7 @@ async def open_house(
                 station=station,
                 archive=archive,
                 recovery=Recovery(tenancy, station, archive),
-                tools=Tools(loop, station, slots, spending, archive, even),
+                tools=Tools(loop, station, slots, spending, archive, quotas.weight),
                 concurrency=settings.server.concurrency,
             ),
             link=link,

@@ -22,6 +22,7 @@ from mcp_agents.kernel.tenancy import TenantSpace
 from mcp_agents.kernel.toolserver import ToolServers
 from mcp_agents.models.router import ModelRouter
 from mcp_agents.scaling.budgets import Budgets
+from mcp_agents.scaling.quotas import Quotas
 
 
 class Arguments(BaseModel):
@@ -39,6 +40,7 @@ class Services:
     archive: Archive
     dead_letters: DeadLetters
     budgets: Budgets
+    quotas: Quotas
     tool_servers: ToolServers
     models: ModelRouter
     clock: Clock
