@@ -37,5 +37,15 @@ TOOLSERVERS: Final = {
     "tool_list": "toolservers:read",
     "cb://tools": "toolservers:read",
 }
+MODELS: Final = {
+    "model_list": "models:read",
+    "model_resolve": "models:read",
+    "model_route_set": "models:write",
+    "provider_key_set": "models:admin",
+    "provider_key_list": "models:admin",
+    "provider_key_delete": "models:admin",
+    "cb://models": "models:read",
+    "cb://models/health": "models:read",
+}
 AGENT_SERVER: Final = "executions:run"
 """What calling an agent over its own path `/mcp/agent/{agent}` needs."""
