@@ -43,6 +43,8 @@ from mcp_agents.models.router import Demand, ModelRouter, PricedAnswer, Setback
 
 _TOOL_SECONDS = 120.0
 _DELTA_SECONDS = 0.05
+_GRACE_SECONDS = 1.0
+"""A turn may ask for longer than the run has left, so that it is the run's own limit that ends it."""
 
 
 @dataclass(slots=True)
@@ -180,7 +182,7 @@ class Loop:
             tools=tools,
             temperature=overrides.get("temperature", agent.temperature),
             max_tokens=overrides.get("max_tokens", agent.max_tokens),
-            seconds=self._remaining(run),
+            seconds=self._remaining(run) + _GRACE_SECONDS,
         )
         choice = await self._models.choose(recorder.space, demand)
         deltas = _Deltas(recorder.space, run, self._clock)

@@ -35,8 +35,8 @@ FAIR_SECONDS: Final = 30.0
 
 _HALF_LIFE: Final = 300.0
 _KNOWN: Final = 0.5
-_JUDGED: Final = 3.0
-"""So many recent calls make a share of successes; one failure alone says little."""
+_JUDGED: Final = 2.5
+"""A share of successes takes about three recent calls; one failure alone says little."""
 _MEMORY: Final = 20.0
 """A new measurement weighs at least a twenty-first."""
 _LANES: Final = 10_000

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anyio
-from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt
+from tenacity import AsyncRetrying, RetryCallState
 
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import AgentsError, Fault, Invalid, Timeout
@@ -301,9 +301,7 @@ class ModelRouter:
         credentials = {each.name: await self._credential(space, each.model) for each in choice.candidates}
         trail = Trail(choice.candidates, lambda each: self._health.vitals(Lane(each.name, credentials[each.name].lane)))
         pauses: list[float] = []
-        async for attempt in AsyncRetrying(
-            stop=stop_after_attempt(ATTEMPTS), wait=lambda _: pauses[-1], sleep=self._sleep, reraise=True
-        ):
+        async for attempt in AsyncRetrying(wait=lambda _: pauses[-1], sleep=self._sleep):
             candidate = await self._ready(trail, deadline)
             sent = False
             call = self._once(candidate, credentials[candidate.name], demand, deadline)
