@@ -35,6 +35,8 @@ FAIR_SECONDS: Final = 30.0
 
 _HALF_LIFE: Final = 300.0
 _KNOWN: Final = 0.5
+_JUDGED: Final = 2.5
+"""A share of successes takes about three recent calls; one failure alone says little."""
 _MEMORY: Final = 20.0
 """A new measurement weighs at least a twenty-first."""
 _LANES: Final = 10_000
@@ -87,8 +89,9 @@ class _Average:
         self.value = (self.value * weight + value) / (weight + 1)
         self.weight, self.at = weight + 1, moment
 
-    def known(self, moment: float) -> float | None:
-        return self.value if self.now(moment) >= _KNOWN else None
+    def known(self, moment: float, least: float = _KNOWN) -> float | None:
+        """The average, or None when less than `least` of what it was made of still counts."""
+        return self.value if self.now(moment) >= least else None
 
 
 @dataclass(slots=True)
@@ -221,7 +224,7 @@ class HealthBoard:
             ready_in_ms=state.ready_in_ms(now),
             latency_ms=state.latency.known(now),
             first_token_ms=state.first_token.known(now),
-            success=state.success.known(now),
+            success=state.success.known(now, _JUDGED),
             in_flight=state.in_flight,
             recent=state.begun.now(now),
             last_error=state.last_error,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anyio
-from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt
+from tenacity import AsyncRetrying, RetryCallState
 
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import AgentsError, Fault, Invalid, Timeout
@@ -35,7 +35,7 @@ from mcp_agents.models.catalog import (
 )
 from mcp_agents.models.choosing import Option, facts, rank
 from mcp_agents.models.health import HealthBoard, Lane, Vitals
-from mcp_agents.models.keys import Credential, ProviderKeys
+from mcp_agents.models.keys import Credential, ProviderKey, ProviderKeys
 from mcp_agents.models.pricing import cost_micro_usd, dearest
 from mcp_agents.models.routes import Route, TenantRoutes
 
@@ -187,7 +187,7 @@ class ModelRouter:
         own = [found.value.virtual_model for found in await self._routes.all(space)]
         return unknown(asked, list(dict.fromkeys([*self.names(), *own])))
 
-    # ---- the tenant's own names ----
+    # ---- the tenant's own names and keys ----
 
     async def set_route(
         self, space: TenantSpace, name: str, meaning: Meaning, *, by: str, expected: int | None = None
@@ -218,6 +218,19 @@ class ModelRouter:
             updated_by=by,
         )
         return name, await self._routes.set(space, route, expected)
+
+    async def set_key(self, space: TenantSpace, provider: str, key: str, *, by: str) -> ProviderKey:
+        """Stores a tenant's key for a provider of a configured model. Raises `Invalid` PROVIDER_UNKNOWN, and what
+        `ProviderKeys.set` raises."""
+        if provider not in self.providers():
+            known = self.providers()
+            raise Invalid(
+                "PROVIDER_UNKNOWN",
+                "No configured model is of that provider.",
+                f"Choose from: {', '.join(known) or 'none configured'}.",
+                details={"providers": known},
+            )
+        return await self.keys.set(space, provider, key, by)
 
     async def routes(self, space: TenantSpace) -> dict[str, int]:
         """The names that the tenant added or overrode, with their revisions."""
@@ -288,9 +301,7 @@ class ModelRouter:
         credentials = {each.name: await self._credential(space, each.model) for each in choice.candidates}
         trail = Trail(choice.candidates, lambda each: self._health.vitals(Lane(each.name, credentials[each.name].lane)))
         pauses: list[float] = []
-        async for attempt in AsyncRetrying(
-            stop=stop_after_attempt(ATTEMPTS), wait=lambda _: pauses[-1], sleep=self._sleep, reraise=True
-        ):
+        async for attempt in AsyncRetrying(wait=lambda _: pauses[-1], sleep=self._sleep):
             candidate = await self._ready(trail, deadline)
             sent = False
             call = self._once(candidate, credentials[candidate.name], demand, deadline)

@@ -63,12 +63,25 @@ def test_latency_and_success_are_averaged(board: Board) -> None:
     vitals = board.vitals
     assert vitals.latency_ms == pytest.approx(3000, rel=0.01)
     assert vitals.first_token_ms == pytest.approx(1000, rel=0.01)
-    assert vitals.success == 1
+    assert vitals.success is None
+    board.good(3.0, first=1.0)
+    assert board.vitals.success == 1
     for _ in range(300):
         board.good(1.0)
     assert board.vitals.latency_ms == pytest.approx(1000, rel=0.01)
     board.bad()
     assert board.vitals.success == pytest.approx(20 / 21, rel=0.01)
+
+
+def test_a_share_of_successes_takes_some_calls(board: Board) -> None:
+    """One failure alone is no share; three calls are, for a moment."""
+    board.bad()
+    board.good()
+    assert board.vitals.success is None
+    board.good()
+    assert board.vitals.success == pytest.approx(2 / 3)
+    board.clock.advance(100)
+    assert board.vitals.success is None
 
 
 def test_what_was_measured_fades_to_unknown(board: Board) -> None:
@@ -165,8 +178,10 @@ def test_a_refusal_opens_it_at_once_and_for_long(board: Board, error: AgentsErro
 
 def test_a_rate_limit_cools_for_as_long_as_it_says(board: Board) -> None:
     """It is no failure; without a word it is two seconds; a probe that meets one closes the breaker."""
+    for _ in range(3):
+        board.good()
     board.bad(Exhausted("MODEL_RATE_LIMITED", "?", retry_after_ms=7000))
-    assert (board.vitals.state, board.vitals.ready_in_ms, board.vitals.success) == ("cooling", 7000, None)
+    assert (board.vitals.state, board.vitals.ready_in_ms, board.vitals.success) == ("cooling", 7000, 1.0)
     board.bad(Exhausted("MODEL_RATE_LIMITED", "?"))
     assert board.vitals.ready_in_ms == 7000
     board.clock.advance(7)
@@ -186,7 +201,7 @@ def test_the_requests_own_fault_counts_against_nobody(board: Board, code: str) -
     """However often."""
     for _ in range(20):
         board.bad(Invalid(code, "?"))
-    assert (board.vitals.state, board.vitals.success) == ("closed", None)
+    assert board.vitals == Vitals(recent=board.vitals.recent)
 
 
 def test_lanes_are_apart(board: Board) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from mcp_agents.kernel.tasks import together
 from tests.hostile.wire import ERAS, Answer, Era, Wire
-from tests.tenancy.world import TWIN, Tenant, World, fresh, world
+from tests.tenancy.world import PROVIDER, TWIN, Tenant, World, fresh, world
 
 pytestmark = pytest.mark.anyio
 
@@ -76,6 +76,20 @@ async def the_keyed_run(owner: Tenant, value: str) -> Any:
     return (await owner.wire.call("execution_list", {})).value
 
 
+async def the_route(owner: Tenant, value: str) -> Any:
+    names = (await owner.wire.call("model_list", {})).value["virtual_models"]
+    return [each for each in names if each["name"] == value]
+
+
+async def the_provider(owner: Tenant) -> str:
+    await owner.wire.call("provider_key_set", {"provider": PROVIDER, "key": f"key-of-{owner.name}"})
+    return PROVIDER
+
+
+async def the_provider_keys(owner: Tenant, _: str) -> Any:
+    return (await owner.wire.call("provider_key_list", {})).value
+
+
 async def the_key(owner: Tenant) -> str:
     key = fresh("key")
     await owner.finished(idempotency_key=key, prompt="say done")
@@ -110,6 +124,9 @@ FORMS = {
     "taken agent name": Form(the_agent_name, another_name, the_agent),
     "taken server name": Form(Tenant.server, another_name, the_server),
     "used key": Form(the_key, another_name, the_keyed_run),
+    "virtual name": Form(Tenant.route, another_name, the_route),
+    "used virtual name": Form(Tenant.route, another_name, the_route),
+    "provider's key": Form(the_provider, lambda real: real[::-1], the_provider_keys),
 }
 KINDS = {
     "agent": ("agent by id", "agent by name"),
@@ -122,8 +139,11 @@ KINDS = {
     "new agent": ("taken agent name",),
     "new server": ("taken server name",),
     "key": ("used key",),
+    "route": ("virtual name",),
+    "new route": ("used virtual name",),
+    "provider": ("provider's key",),
 }
-CLAIMS = {"taken agent name", "taken server name", "used key"}
+CLAIMS = {"taken agent name", "taken server name", "used key", "used virtual name"}
 """What a stranger may use as well: each tenant has its own, so that the stranger's call succeeds."""
 
 
@@ -160,10 +180,10 @@ async def a_new_server(me: Tenant) -> dict[str, Any]:
 
 
 TOOLS: dict[str, tuple[dict[str, str], Others]] = {
-    "agent_create": ({"name": "new agent", "tools": "binding"}, a_new_agent),
+    "agent_create": ({"name": "new agent", "tools": "binding", "virtual_model": "route"}, a_new_agent),
     "agent_get": ({"agent": "agent"}, nothing_else),
     "agent_list": ({"cursor": "agent cursor"}, nothing_else),
-    "agent_update": ({"agent": "agent", "name": "new agent", "tools": "binding"}, a_change),
+    "agent_update": ({"agent": "agent", "name": "new agent", "tools": "binding", "virtual_model": "route"}, a_change),
     "agent_set_active": ({"agent": "agent"}, always(active=False)),
     "agent_delete": ({"agent": "agent"}, nothing_else),
     "agent_versions": ({"agent": "agent"}, nothing_else),
@@ -181,6 +201,12 @@ TOOLS: dict[str, tuple[dict[str, str], Others]] = {
     "tool_server_refresh": ({"name": "server"}, nothing_else),
     "tool_server_remove": ({"name": "server"}, nothing_else),
     "tool_list": ({"server": "server"}, nothing_else),
+    "model_list": ({}, nothing_else),
+    "model_resolve": ({"virtual_model": "route"}, nothing_else),
+    "model_route_set": ({"virtual_model": "new route"}, always(models=["rule-based"])),
+    "provider_key_set": ({}, always(provider=PROVIDER, key="key-of-nobody")),
+    "provider_key_list": ({}, nothing_else),
+    "provider_key_delete": ({"provider": "provider"}, nothing_else),
 }
 TEMPLATES = {
     "cb://agents/{id}": {"id": "agent"},
@@ -200,8 +226,10 @@ DATA = frozenset(
         "args", "auth.scope", "auth.token", "auth.client_id", "auth.client_secret", "auth.issuer", "auth.type",
         "capabilities", "capability", "command", "context", "description", "effect_id.argument", "effect_id.header",
         "env", "exposes", "goal", "metadata", "output_schema", "overrides.virtual_model", "policy.unknown_effects",
-        "prompt", "q", "reason", "status", "system_prompt", "tag", "tags", "transport",
-        "url", "virtual_model",
+        "prompt", "q", "reason", "status", "strategy", "system_prompt", "tag", "tags", "task_type", "transport",
+        "url", "virtual_model", "provider_key_set.key", "by", "happened", "result", "parts", "priority", "since", "until",
+        # models and providers of the operator's settings, the same for every tenant
+        "fallback_models", "models", "preferred_providers", "provider_key_set.provider",
         # names one of the agent's own bindings, which are references themselves
         "policy.verify_tool",
         # counts within one run or one agent, which is named by another argument

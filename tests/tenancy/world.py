@@ -19,6 +19,12 @@ from tests.support.tool_servers.served import served as upstream_served
 
 TWIN = "twin"
 """An agent's name that every tenant gives one of its own."""
+PROVIDER = "remote"
+"""The provider of a configured model that nobody asks: a tenant may have a key for it."""
+MODELS = (
+    {"name": "rule-based", "litellm_model": "rule-based"},
+    {"name": "never-asked", "litellm_model": f"{PROVIDER}/never-asked", "api_base": "http://127.0.0.1:9/v1"},
+)
 
 
 def fresh(kind: str) -> str:
@@ -107,6 +113,14 @@ class Tenant:
         self.owned.add(run["execution_id"])
         return str(run["execution_id"])
 
+    async def route(self) -> str:
+        """The name of a new virtual model."""
+        made = (
+            await self.wire.call("model_route_set", {"virtual_model": fresh("route"), "models": ["rule-based"]})
+        ).value
+        self.owned.add(made["virtual_model"])
+        return str(made["virtual_model"])
+
     async def server(self, name: str = "") -> str:
         """The name of a new tool server."""
         spec = {"name": name or fresh("server"), "transport": "http", "url": self.upstream.url}
@@ -139,5 +153,5 @@ async def world(folder: Path) -> AsyncIterator[World]:
     upstream = Upstream()
     async with upstream_served(mcp_app(upstream.server())) as port:
         upstream.url = f"http://127.0.0.1:{port}/mcp"
-        async with served(folder) as house, browserless() as http:
+        async with served(folder, models=MODELS) as house, browserless() as http:
             yield World(house, http, upstream)
