@@ -28,6 +28,7 @@ from mcp_agents.adapters.nats_log import NatsLog
 from mcp_agents.adapters.nats_objects import NatsObjects
 from mcp_agents.adapters.nats_queue import NatsQueue
 from mcp_agents.adapters.nats_store import NatsStore
+from mcp_agents.adapters.nats_topology import QueueLimits
 from mcp_agents.adapters.rule_model import RuleModel
 from mcp_agents.agents.catalog import AgentCatalog, Checks
 from mcp_agents.execution.dispatch import Dispatcher, Sweeper
@@ -85,6 +86,7 @@ async def open_house(
     master = load_master_key(settings.keys.master, settings.data_dir / "keys", environment())
     vault = Vault(master)
     async with AsyncExitStack() as stack:
+        limits = QueueLimits(per_lane=settings.nats.max_queued_per_agent, total=settings.nats.max_queued)
         if settings.nats.url:
             endpoint = Endpoint(settings.nats.url)
         else:
@@ -93,11 +95,12 @@ async def open_house(
                 key=master.derive("nats-store"),
                 key_id=master.key_id,
                 sync=settings.nats.sync,
+                limits=limits,
             )
             endpoint = await stack.enter_async_context(embedded(options))
         link = await stack.enter_async_context(connect(endpoint, "mcp-agents"))
         if settings.nats.url:
-            await nats_topology.ensure(link, settings.nats.replicas)
+            await nats_topology.ensure(link, settings.nats.replicas, limits)
         store = NatsCachedStore(link, NatsStore(link))
         await store.open()
         doors = Doors(
