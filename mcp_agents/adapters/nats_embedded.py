@@ -14,7 +14,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -46,6 +46,7 @@ class EmbeddedOptions:
     key: bytes
     key_id: str
     sync: Sync = "always"
+    limits: nats_topology.QueueLimits = field(default_factory=nats_topology.QueueLimits)
     attach_seconds: float = 20.0
 
 
@@ -219,7 +220,7 @@ async def _prove_key(
     canary = await link.last(_CANARY_STREAM, _CANARY_SUBJECT)
     if canary is None or canary[1].data != content:
         raise _wrong_key()
-    names = [_CANARY_STREAM, *await nats_topology.ensure(link, 1)]
+    names = [_CANARY_STREAM, *await nats_topology.ensure(link, 1, options.limits)]
     folder.write(folder.manifest, json.dumps({"v": 1, "key_id": options.key_id, "streams": names}))
 
 

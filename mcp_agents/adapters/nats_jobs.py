@@ -3,11 +3,14 @@
 Whose turn it is decides `kernel.fairness`; here is the wire. A worker asks in two ways. Where it knows that
 jobs wait it **asks** for them, never for more than it has room for, and gets an answer at once. Where nothing
 waits it **stands** in line with a few requests on the lanes used last, `RESERVE` in all, so that a job
-there comes without a round trip. On the other lanes it hears of a job when the stream has stored it, and
-asks. What arrives without room, which only standing requests can bring, is given back at once.
+there comes without a round trip. What arrives without room, which only standing requests can bring, is given
+back at once.
 
-News can be lost and leases run out silently, so the stream's subjects are listed now and then: every second
-while others work or publish, else every `_IDLE_LOOK_SECONDS`.
+A worker that has been full, or has more lanes than it can stand on, also listens to the **news** of every
+stored job, so that it knows who waits when a slot frees. Others hear only of lanes that were long unused:
+each piece of news costs about as much as a third of a job's own way. News can be lost and leases run out
+silently, so the stream's subjects are listed now and then: every second while somebody else's jobs are
+there, else every `_IDLE_LOOK_SECONDS`.
 """
 
 import json
@@ -17,15 +20,17 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final
+from time import monotonic
+from typing import Final, NamedTuple
 
 import anyio
 import msgspec
 import nats.errors
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from mcp_agents.adapters.nats_link import NatsLink, Refused
-from mcp_agents.adapters.nats_topology import JOBS, MAX_LANES, QUEUED, job_counts, make_lane, remove_lane
+from mcp_agents.adapters.nats_topology import JOBS, MAX_LANES, OPENED, QUEUED, job_counts, make_lane, remove_lane
 from mcp_agents.kernel.errors import AgentsError
 from mcp_agents.kernel.fairness import Turns
 from mcp_agents.kernel.job import Delivery, Job, Lane, Weights
@@ -42,6 +47,7 @@ _EXECUTE: Final = "cb.agent.execute"
 _STAND_SECONDS: Final = 30
 _LOOK_SECONDS: Final = 1.0
 _IDLE_LOOK_SECONDS: Final = 30.0
+_NEWS_SECONDS: Final = 10.0
 _FORGET_SECONDS: Final = 300.0
 _ANSWER_SECONDS: Final = 5.0
 _MAKING: Final = 16
@@ -56,21 +62,45 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
     execution_id: str
 
 
+_decode: Final = msgspec.json.Decoder(Wire).decode
+
+
+class _Origin(NamedTuple):
+    """What the reply subject of a delivered message says about it."""
+
+    delivered: int
+    sequence: int
+    pending: int
+
+    @classmethod
+    def of(cls, reply: str) -> "_Origin":
+        """Reads `$JS.ACK.[domain.account.]stream.consumer.delivered.sequence.…`; faster than `metadata`."""
+        parts = reply.split(".")
+        start = 4 if len(parts) == 9 else 6
+        return cls(int(parts[start]), int(parts[start + 1]), int(parts[start + 4]))
+
+
 def lane_name(lane: Lane) -> str:
     """The lane's consumer. A tenant has no underscore and a priority neither, so no two lanes share a name."""
     return f"{lane.tenant}_{lane.agent_id}_{lane.priority}"
 
 
+def news(prefix: str, lane: Lane) -> str:
+    """The core subject behind `prefix` that stands for the lane."""
+    return prefix + job_subject(lane).removeprefix(_EXECUTE)
+
+
 class NatsDelivery:
     """A leased job over its message."""
 
-    def __init__(self, link: NatsLink, message: Msg, lane: Lane, ended: Callable[[Lane], None]) -> None:
+    def __init__(
+        self, link: NatsLink, message: Msg, lane: Lane, origin: _Origin, ended: Callable[[Lane], None]
+    ) -> None:
         self._link, self._message, self._lane = link, message, lane
         self._ended: Callable[[Lane], None] | None = ended
-        execution_id = msgspec.json.decode(message.data, type=Wire).execution_id
-        self.job = Job(lane.tenant, lane.agent_id, execution_id, lane.priority)
-        self.attempt = int(message.metadata.num_delivered or 1)
-        self.number = int(message.metadata.sequence.stream)
+        self.job = Job(lane.tenant, lane.agent_id, _decode(message.data).execution_id, lane.priority)
+        self.attempt = origin.delivered
+        self.number = origin.sequence
 
     # A signal that is lost costs a redelivery, which the fenced log makes harmless; so none of these raises.
 
@@ -91,7 +121,7 @@ class NatsDelivery:
                 return
             # Answered when the job can be had again; only then is it worth telling.
             await self._link.request(self._message.reply, b"-NAK")
-            await self._link.client.publish(QUEUED + job_subject(self._lane).removeprefix(_EXECUTE), b"")
+            await self._link.client.publish(news(OPENED, self._lane), b"")
 
     def leave(self) -> None:
         ended, self._ended = self._ended, None
@@ -155,6 +185,8 @@ class NatsJobs:
         self._bell = anyio.Event()
         self._chores = anyio.Event()
         self._look_at = 0.0
+        self._news: Subscription | None = None
+        self._news_until = 0.0
 
     async def take(self, room: int, wait: float) -> Sequence[Delivery]:
         self._room = room
@@ -168,6 +200,8 @@ class NatsJobs:
         taken = list(self._arrived)
         self._arrived.clear()
         self._room -= len(taken)
+        if self._room <= 0:
+            self._want_news()
         return taken
 
     # Asking
@@ -186,7 +220,7 @@ class NatsJobs:
 
     async def _ask(self, known: _Known, count: int) -> None:
         self._numbers += 1
-        known.asks.append(_Ask(self._numbers, count, known.heard, anyio.current_time()))
+        known.asks.append(_Ask(self._numbers, count, known.heard, monotonic()))
         self._asked += count
         self._running[known.lane] += count
         await self._pull(known, str(self._numbers), {"batch": count, "no_wait": True})
@@ -201,7 +235,7 @@ class NatsJobs:
                 continue
             known.standing += more
             self._standing += more
-            known.standing_until = anyio.current_time() + _STAND_SECONDS + 2
+            known.standing_until = monotonic() + _STAND_SECONDS + 2
             await self._pull(known, "s", {"batch": more, "expires": _STAND_SECONDS * 1_000_000_000})
 
     async def _pull(self, known: _Known, kind: str, request: dict[str, object]) -> None:
@@ -216,14 +250,14 @@ class NatsJobs:
         client = self._link.client
         subscriptions = [
             await client.subscribe(f"{self._inbox}.*.*", cb=self._answered),
-            await client.subscribe(f"{QUEUED}.>", cb=self._queued),
+            await client.subscribe(f"{OPENED}.>", cb=self._heard),
         ]
         await client.flush()  # news from here on; what was there before is seen by looking
         try:
             yield
         finally:
             with anyio.move_on_after(2, shield=True), suppress(nats.errors.Error):
-                for subscription in subscriptions:
+                for subscription in (*subscriptions, *([self._news] if self._news else [])):
                     await subscription.unsubscribe()
                 for delivery in (*self._arrived, *self._surplus):
                     await delivery.release()
@@ -246,8 +280,9 @@ class NatsJobs:
             self._unasked(known, 1)
             if not known.asks[0].left:
                 known.asks.popleft()
+        origin = _Origin.of(message.reply)
         try:
-            delivery = NatsDelivery(self._link, message, known.lane, self._ended)
+            delivery = NatsDelivery(self._link, message, known.lane, origin, self._ended)
         except msgspec.MsgspecError:
             log.error("a message on %s is no job and is dropped", known.subject)
             with suppress(nats.errors.Error):
@@ -256,7 +291,7 @@ class NatsJobs:
         known.made = True
         known.held += 1
         self._running[known.lane] += 1
-        self._believe(known, max(int(message.metadata.num_pending), known.waiting - 1))
+        self._believe(known, max(origin.pending, known.waiting - 1))
         self._touch(known)
         if len(self._arrived) < self._room:
             self._arrived.append(delivery)
@@ -277,6 +312,7 @@ class NatsJobs:
             self._forget_requests(known)
             known.made = known.made and not (status == "503" or "Deleted" in headers.get("Description", ""))
             known.resting = known.made  # without a leader, or too many ask: not again in the same breath
+            self._want_news()
             self._look_within(_LOOK_SECONDS)
             self._chores.set()
 
@@ -309,9 +345,9 @@ class NatsJobs:
         if self._running[lane] <= 0:
             del self._running[lane]
 
-    async def _queued(self, message: Msg) -> None:
+    async def _heard(self, message: Msg) -> None:
         """News: a job was stored, or given back, on this lane."""
-        lane = lane_of(_EXECUTE + message.subject.removeprefix(QUEUED))
+        lane = lane_of(_EXECUTE + message.subject.removeprefix(QUEUED).removeprefix(OPENED))
         if lane is None:
             return
         known = self._known(lane)
@@ -345,12 +381,14 @@ class NatsJobs:
         known = self._lanes.get(lane)
         if known is None:
             self._numbers += 1
-            known = _Known(lane, job_subject(lane), self._numbers, anyio.current_time())
+            known = _Known(lane, job_subject(lane), self._numbers, monotonic())
             self._lanes[lane] = self._by_number[known.number] = known
+            if len(self._lanes) > RESERVE:
+                self._want_news()
         return known
 
     def _touch(self, known: _Known) -> None:
-        known.used = anyio.current_time()
+        known.used = monotonic()
         self._lanes.move_to_end(known.lane)
 
     def _believe(self, known: _Known, waiting: int) -> None:
@@ -363,9 +401,14 @@ class NatsJobs:
             self._hungry.pop(known.lane, None)
 
     def _look_within(self, seconds: float) -> None:
-        at = anyio.current_time() + seconds
+        at = monotonic() + seconds
         if at < self._look_at:
             self._look_at = at
+            self._chores.set()
+
+    def _want_news(self) -> None:
+        self._news_until = monotonic() + _NEWS_SECONDS
+        if not self._news:
             self._chores.set()
 
     # Chores
@@ -377,22 +420,35 @@ class NatsJobs:
             try:
                 while self._surplus:
                     await self._surplus.popleft().release()
-                if anyio.current_time() >= self._look_at:
+                await self._listen_as_wanted()
+                if monotonic() >= self._look_at:
                     await self._look()
                 await self._make_missing()
             except (AgentsError, Refused, nats.errors.Error) as error:
                 log.warning("the job queue cannot be looked at and will be again: %s", error)
-                self._look_at = anyio.current_time() + _LOOK_SECONDS
-            with anyio.move_on_after(max(0.0, self._look_at - anyio.current_time())):
+                self._look_at = monotonic() + _LOOK_SECONDS
+            with anyio.move_on_after(max(0.0, self._look_at - monotonic())):
                 await self._chores.wait()
+
+    async def _listen_as_wanted(self) -> None:
+        """Begins or ends to listen to the news, and looks at the stream for what went by in between."""
+        wanted = monotonic() < self._news_until or len(self._lanes) > RESERVE
+        if wanted and not self._news:
+            self._news = await self._link.client.subscribe(f"{QUEUED}.>", cb=self._heard)
+            await self._link.client.flush()
+            self._look_at = 0.0
+        elif self._news and not wanted:
+            subscription, self._news = self._news, None
+            await subscription.unsubscribe()
+            self._look_at = 0.0
 
     async def _look(self) -> None:
         """Compares what is stored with what we hold: the rest waits, or is somebody else's and may come back."""
-        self._look_at = anyio.current_time() + _IDLE_LOOK_SECONDS
+        self._look_at = monotonic() + _IDLE_LOOK_SECONDS
         counts = {
             lane: count for subject, count in (await job_counts(self._link)).items() if (lane := lane_of(subject))
         }
-        now = anyio.current_time()
+        now = monotonic()
         for lane, count in counts.items():
             self._known(lane).foreign = count - self._known(lane).held
         for known in list(self._lanes.values()):

@@ -2,21 +2,22 @@
 
 A lease lasts `nats_topology.LEASE_SECONDS` from the delivery or the last `keep`. An acknowledgement is
 not fenced, so a worker sends it only after its fenced final append. Publishing needs no consumer: workers
-hear of a job when it is stored and make the lane (`nats_jobs`).
+are told of a lane that has not been used lately and make what it lacks (`nats_jobs`).
 """
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
+from time import monotonic
 from typing import Any, Final, NamedTuple
 
-import anyio
 import msgspec
+import nats.errors
 
-from mcp_agents.adapters.nats_jobs import NatsJobs, Wire, lane_name
+from mcp_agents.adapters.nats_jobs import NatsJobs, Wire, lane_name, news
 from mcp_agents.adapters.nats_link import NatsLink, Refused
-from mcp_agents.adapters.nats_topology import JOBS, job_counts
+from mcp_agents.adapters.nats_topology import JOBS, OPENED, job_counts
 from mcp_agents.kernel.errors import Exhausted
 from mcp_agents.kernel.job import Depth, Job, Jobs, Lane, Weights
 from mcp_agents.kernel.tasks import background
@@ -27,6 +28,8 @@ _NO_CONSUMER: Final = 10014
 _RETRY_MS: Final = (250, 60_000)
 _SAMPLE_SECONDS: Final = 1.0
 _SAMPLED_LANES: Final = 1024
+_OPENED_SECONDS: Final = 60.0
+_OPENED_LANES: Final = 4096
 
 
 class _Sample(NamedTuple):
@@ -44,6 +47,7 @@ class NatsQueue:
         self._link = link
         self._open: set[NatsJobs] = set()
         self._samples: dict[Lane, _Sample] = {}
+        self._opened: dict[Lane, float] = {}
         link.on_gap(self._gap)
 
     async def publish(self, subject: str, job: Job, *, dedup: str) -> None:
@@ -59,6 +63,18 @@ class NatsQueue:
                     retry_after_ms=await self._retry_ms(job.lane),
                 )
             raise Refused(code, description)
+        await self._open_lane(job.lane)
+
+    async def _open_lane(self, lane: Lane) -> None:
+        """Tells idle workers of a lane that they may not know, now that its job is stored."""
+        now = monotonic()
+        if now - self._opened.get(lane, -_OPENED_SECONDS) < _OPENED_SECONDS:
+            return
+        if len(self._opened) >= _OPENED_LANES:
+            self._opened.clear()
+        self._opened[lane] = now
+        with suppress(nats.errors.Error):  # workers also look by themselves
+            await self._link.client.publish(news(OPENED, lane), b"")
 
     @asynccontextmanager
     async def jobs(self, weights: Weights) -> AsyncIterator[Jobs]:
@@ -98,7 +114,7 @@ class NatsQueue:
 
     async def _retry_ms(self, lane: Lane) -> int:
         """When a full lane may have drained, from how fast it did so lately; asked at most once a second."""
-        now = anyio.current_time()
+        now = monotonic()
         last = self._samples.get(lane)
         if last and now - last.at < _SAMPLE_SECONDS:
             return last.retry_ms

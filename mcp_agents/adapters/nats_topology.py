@@ -19,6 +19,8 @@ log = logging.getLogger("mcp_agents.nats")
 JOBS: Final = "CB_JOBS"
 QUEUED: Final = "cb.agent.queued"
 """Where the job stream says on core NATS, behind this prefix, which lane has just stored a job."""
+OPENED: Final = "cb.agent.opened"
+"""Where a publisher says so of a lane that it has not published to lately."""
 OBJECTS: Final = "OBJ_cb_objects"
 LEASE_SECONDS: Final = 5
 MAX_LANES: Final = 2_000

@@ -39,6 +39,9 @@ class Turns:
 
         `waiting` are jobs that could start now, `running` those that hold a slot or were granted one.
         """
+        if len(waiting) == 1:  # the most usual case leaves nothing to choose
+            [(only, count)] = waiting.items()
+            return {only: self._take_all(only, min(room, count))} if min(room, count) > 0 else {}
         choice = _Choice(self, waiting, running, room)
         granted: Counter[Lane] = Counter()
         while room > 0 and (lane := choice.next()):
@@ -48,8 +51,14 @@ class Turns:
 
     def took(self, lane: Lane) -> None:
         """Counts a turn that was taken without a grant."""
-        self._charge(lane.tenant)
+        self._take_all(lane, 1)
+
+    def _take_all(self, lane: Lane, turns: int) -> int:
+        start = self._due(lane.tenant)
+        self._marks[lane.tenant] = start + turns / self._weight(lane.tenant)
+        self._now = max(start, self._marks[lane.tenant] - 1 / self._weight(lane.tenant))
         self._agent(lane).turn = self._next_turn()
+        return turns
 
     def refund(self, lane: Lane, turns: int) -> None:
         """Gives turns back whose job turned out to be somebody else's."""
@@ -66,11 +75,6 @@ class Turns:
 
     def _due(self, tenant: str) -> float:
         return max(self._now, self._marks.get(tenant, 0.0))
-
-    def _charge(self, tenant: str) -> None:
-        start = self._due(tenant)
-        self._marks[tenant] = start + 1 / self._weight(tenant)
-        self._now = start
 
     def _agent(self, lane: Lane) -> _Agent:
         return self._agents.setdefault((lane.tenant, lane.agent_id), _Agent())
@@ -107,7 +111,6 @@ class _Choice:
             return None
         tenant = heappop(self._order)[-1]
         lane = self._lane_of(tenant)
-        self._turns._charge(tenant)
         self._tenants[tenant] += 1
         if self._left[tenant]:
             heappush(self._order, self._rank(tenant))
@@ -126,7 +129,7 @@ class _Choice:
         agent_id = heappop(order)[-1]
         lane = Lane(tenant, agent_id, self._priority_of(tenant, agent_id))
         self._agents[tenant, agent_id] += 1
-        self._turns._agent(lane).turn = self._turns._next_turn()
+        self._turns._take_all(lane, 1)
         left = agents[agent_id]
         left[lane.priority] -= 1
         if not left[lane.priority]:

@@ -34,7 +34,7 @@ class Job(NamedTuple):
 
 
 class Depth(NamedTuple):
-    """How many jobs one lane holds: not leased to anybody yet, and leased or given back for later."""
+    """How many jobs one lane holds: not leased to anybody yet, and leased or given back and not taken since."""
 
     tenant: str
     agent_id: str

@@ -27,6 +27,7 @@ from mcp_agents.adapters.nats_log import NatsLog
 from mcp_agents.adapters.nats_objects import NatsObjects
 from mcp_agents.adapters.nats_queue import NatsQueue
 from mcp_agents.adapters.nats_store import NatsStore
+from mcp_agents.adapters.nats_topology import QueueLimits
 from mcp_agents.adapters.rule_model import RuleModel
 from mcp_agents.agents.catalog import AgentCatalog, Checks
 from mcp_agents.agents.state import AgentStates
@@ -150,6 +151,7 @@ async def open_house(
 @asynccontextmanager
 async def _linked(settings: Settings, master: MasterKey) -> AsyncIterator[NatsLink]:
     """The connection to NATS, embedded or not, with every stream there."""
+    limits = QueueLimits(per_lane=settings.nats.max_queued_per_agent, total=settings.nats.max_queued)
     async with AsyncExitStack() as stack:
         if settings.nats.url:
             endpoint = Endpoint(settings.nats.url)
@@ -159,11 +161,12 @@ async def _linked(settings: Settings, master: MasterKey) -> AsyncIterator[NatsLi
                 key=master.derive("nats-store"),
                 key_id=master.key_id,
                 sync=settings.nats.sync,
+                limits=limits,
             )
             endpoint = await stack.enter_async_context(embedded(options))
         link = await stack.enter_async_context(connect(endpoint, "mcp-agents"))
         if settings.nats.url:
-            await nats_topology.ensure(link, settings.nats.replicas)
+            await nats_topology.ensure(link, settings.nats.replicas, limits)
         yield link
 
 

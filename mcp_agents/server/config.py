@@ -49,6 +49,8 @@ class NatsSettings(_Section):
     url: str = ""
     replicas: int = Field(1, ge=1, le=5)
     sync: Literal["always", "interval"] = "always"
+    max_queued_per_agent: int = Field(10_000, ge=1)
+    max_queued: int = Field(100_000, ge=1)
 
 
 class AuthSettings(_Section):
