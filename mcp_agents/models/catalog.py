@@ -7,7 +7,7 @@ whoever composes it from the settings.
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-Wire = Literal["rule", "litellm"]
+Wire = Literal["rule", "litellm", "openai"]
 """Which client a model is called through; `rule` is the offline rule-based model, which is not an LLM."""
 
 Strategy = Literal["preference", "cheapest", "task"]

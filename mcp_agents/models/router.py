@@ -125,6 +125,7 @@ class ModelRouter:
             output_micro_usd_per_mtok=book.output_micro_usd_per_mtok if output is None else output,
             cached_micro_usd_per_mtok=book.cached_micro_usd_per_mtok if paid is None else paid,
             context_window=model.context_window or book.context_window,
+            max_output_tokens=book.max_output_tokens,
         )
 
     async def stream(
