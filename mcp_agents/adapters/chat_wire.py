@@ -112,7 +112,7 @@ class Gathered:
         return self._out(held)
 
     def _out(self, text: str) -> str:
-        shown = _readable(text)
+        shown = _paired(text, "replace")
         self.text.append(shown)
         return shown
 
@@ -174,10 +174,12 @@ def join(fragments: Iterable[Fragment], *, turn: int) -> tuple[ToolCall, ...]:
 def _joined(call_id: str, name: str, raw: str) -> ToolCall:
     if not raw.strip():
         return ToolCall(call_id=call_id, tool=name)
+    if not _is_whole(raw):
+        raw = _paired(raw)
     try:
         return ToolCall(call_id=call_id, tool=name, arguments=msgspec.json.decode(raw, type=dict[str, Any]))
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return ToolCall(call_id=call_id, tool=name, malformed=_readable(raw))
+        return ToolCall(call_id=call_id, tool=name, malformed=_paired(raw, "replace"))
 
 
 def _is_whole(text: str) -> bool:
@@ -191,6 +193,6 @@ def _is_whole(text: str) -> bool:
     return True
 
 
-def _readable(text: str) -> str:
-    """Halves of characters put together, and U+FFFD for one that is alone."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def _paired(text: str, lone: str = "surrogatepass") -> str:
+    """Halves of characters put together; `lone` is the codec's rule for one that stays alone."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", lone)

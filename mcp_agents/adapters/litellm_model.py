@@ -36,6 +36,8 @@ _LIVING: Final[set["LitellmModel"]] = set()
 """The adapters of this process that may still call: litellm's connections are process-wide."""
 _NO_KEY: Final = "no-key"
 """Sent to an `api_base` that has no key configured, so that a key of the environment never goes there."""
+_ITS_TIMEOUT: Final = 3600.0
+"""Seconds that litellm would wait by itself. The deadline is ours; its own counts the reader's time too."""
 _EPHEMERAL: Final = {"type": "ephemeral"}
 _OPTIONAL: Final = {
     "temperature": "temperature",
@@ -147,7 +149,7 @@ def _call(litellm: Any, request: ModelRequest, dropped: tuple[str, ...]) -> dict
         "messages": messages,
         "stream": True,
         "stream_options": {"include_usage": True},
-        "timeout": request.timeout,
+        "timeout": _ITS_TIMEOUT,
         "num_retries": 0,
         "max_retries": 0,
         "drop_params": True,
