@@ -30,17 +30,21 @@ class Received:
 
 @dataclass(slots=True)
 class Answer:
-    """An answer in pieces, each a chunk of its own. `head` replaces status line and headers, and the chunks too."""
+    """An answer in pieces, each a chunk of its own. `head` replaces status line and headers, and the chunks too.
+
+    With `ends` false the response stays open behind its last piece until the client leaves.
+    """
 
     pieces: list[bytes]
     media: str = "text/event-stream"
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     head: bytes | None = None
+    ends: bool = True
 
 
 class RawProvider:
-    """The provider; an async context manager. `connections` counts what was accepted, `gone` what went away."""
+    """The provider; an async context manager. `left` is set once a client left a response that does not end."""
 
     def __init__(self, *answers: Answer, together: int = 1) -> None:
         self._answers = answers
@@ -49,6 +53,7 @@ class RawProvider:
         self._writers: set[asyncio.StreamWriter] = set()
         self.requests: list[Received] = []
         self.connections = 0
+        self.left = anyio.Event()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -61,7 +66,10 @@ class RawProvider:
                     self._all_there.set()
                 await self._all_there.wait()
                 await _send(writer, answer)
-                if answer.head is not None:
+                if not answer.ends:
+                    await reader.read()
+                    self.left.set()
+                if not answer.ends or answer.head is not None:
                     return
         except ConnectionError:
             return  # the client left, which is the client's right
@@ -110,5 +118,6 @@ async def _send(writer: asyncio.StreamWriter, answer: Answer) -> None:
         writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
         await writer.drain()
         await anyio.lowlevel.checkpoint()
-    writer.write(b"0\r\n\r\n")
-    await writer.drain()
+    if answer.ends:
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
