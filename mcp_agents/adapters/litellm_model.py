@@ -4,15 +4,15 @@ It fills the kernel's `Model` port. It never retries, never chooses, never price
 provider wrote in an error: that text may hold keys. litellm is imported on the first call, in a thread
 (it takes seconds), with its look-ups on the network, its `.env` reading, its telemetry and its own
 retries switched off; nothing but the provider is contacted. Parameters a model does not take (a
-temperature for a reasoning model) are left out (`drop_params`) and named once in the log, so that one
-agent can run on any model.
+temperature for a reasoning model) are left out (`drop_params`), named in the answer and once in the log, so
+that one agent can run on any model.
 
-Above it: the model router. Below: litellm; `litellm_errors` names what goes wrong.
+Above it: the model router. Below: litellm; `chat_wire` for the form, `litellm_errors` for what goes wrong.
 """
 
 import logging
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -20,11 +20,12 @@ from typing import Any, Final
 
 import anyio
 import anyio.to_thread
-import msgspec
 
-from mcp_agents.adapters.litellm_errors import model_error, refusal
+from mcp_agents.adapters.chat_wire import Fragment, Gathered, is_reasoning, wire_format, wire_messages, wire_tools
+from mcp_agents.adapters.litellm_errors import refusal
+from mcp_agents.adapters.model_errors import model_error
 from mcp_agents.kernel.errors import AgentsError
-from mcp_agents.kernel.messages import Message, ToolCall, Usage
+from mcp_agents.kernel.messages import Usage
 from mcp_agents.kernel.model import ModelAnswer, ModelRequest, TextDelta
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,16 @@ _LIVING: Final[set["LitellmModel"]] = set()
 """The adapters of this process that may still call: litellm's connections are process-wide."""
 _NO_KEY: Final = "no-key"
 """Sent to an `api_base` that has no key configured, so that a key of the environment never goes there."""
-_encode: Final = msgspec.json.encode
+_ITS_TIMEOUT: Final = 3600.0
+"""Seconds that litellm would wait by itself. The deadline is ours; its own counts the reader's time too."""
+_EPHEMERAL: Final = {"type": "ephemeral"}
+_OPTIONAL: Final = {
+    "temperature": "temperature",
+    "max_tokens": "max_tokens",
+    "tools": "tools",
+    "response_schema": "response_format",
+}
+"""What a model may not take: the names of `ModelRequest`, and what litellm calls them."""
 
 
 class LitellmModel:
@@ -44,25 +54,25 @@ class LitellmModel:
     def __init__(self) -> None:
         self._litellm: Any = None
         self._loading = anyio.Lock()
-        self._told: set[tuple[str, str]] = set()
+        self._known: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
         _LIVING.add(self)
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[TextDelta | ModelAnswer]:
-        """Text deltas, then one `ModelAnswer`; see the table of `litellm_errors` for what is raised.
+        """Text deltas, then one `ModelAnswer`; see the table of `model_errors` for what is raised.
 
         Closing or cancelling this closes the provider's stream. `request.timeout` counts for the whole
         answer, not for each piece, and not for the time that the reader of this takes.
         """
         litellm = await self._loaded()
         left = request.timeout
-        answer = _Answer(request)
+        answer = _Answer(request, self._dropped(litellm, request))
         async with AsyncExitStack() as stack:
             while True:
                 began = anyio.current_time()
                 try:
                     with anyio.fail_after(left):
                         if answer.chunks is None:
-                            answer.chunks = await litellm.acompletion(**self._call(litellm, request))
+                            answer.chunks = await litellm.acompletion(**_call(litellm, request, answer.dropped))
                             stack.push_async_callback(_close, answer.chunks)
                         chunk = await anext(answer.chunks, None)
                     text = answer.add(chunk) if chunk is not None else answer.rest()
@@ -91,31 +101,77 @@ class LitellmModel:
                     self._litellm = await anyio.to_thread.run_sync(_load, abandon_on_cancel=True)
         return self._litellm
 
-    def _call(self, litellm: Any, request: ModelRequest) -> dict[str, Any]:
-        """The arguments of `litellm.acompletion`; what is not set is not sent."""
-        optional: dict[str, Any] = {
-            "temperature": request.temperature,
-            "max_tokens": request.max_tokens,
-            "tools": [_tool(tool.name, tool.description, tool.parameters) for tool in request.tools] or None,
-            "api_base": request.api_base or None,
-            "api_key": request.api_key or (_NO_KEY if request.api_base else None),
-        }
-        for name in ("temperature", "max_tokens", "tools"):
-            if optional[name] is not None and (request.model, name) not in self._told:
-                self._told.add((request.model, name))
-                if name not in (litellm.get_supported_openai_params(model=request.model) or (name,)):
-                    log.warning("%s does not take %s; it is left out", request.model, name)
-        return {
-            "model": request.model,
-            "messages": [_wire_message(message) for message in request.messages],
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "timeout": request.timeout,
-            "num_retries": 0,
-            "max_retries": 0,
-            "drop_params": True,
-            **{name: value for name, value in optional.items() if value is not None},
-        }
+    def _dropped(self, litellm: Any, request: ModelRequest) -> tuple[str, ...]:
+        """What is set and not taken by this model, by the names of `ModelRequest`; each told once in the log."""
+        wanted = tuple(name for name in _OPTIONAL if getattr(request, name) not in (None, ()))
+        key = (request.model, wanted)
+        if key not in self._known:
+            taken = _taken(litellm, request.model)
+            dropped = tuple(name for name in wanted if name not in taken)
+            self._known[key] = dropped
+            if dropped:
+                log.warning("%s does not take %s; it is left out", request.model, ", ".join(dropped))
+        return self._known[key]
+
+
+# ---- what is asked ----
+
+
+def _taken(litellm: Any, model: str) -> set[str]:
+    """The names of `ModelRequest` that the model takes; all of them where litellm does not know it."""
+    supported = litellm.get_supported_openai_params(model=model) or tuple(_OPTIONAL.values())
+    taken = {name for name, called in _OPTIONAL.items() if called in supported}
+    # litellm lists it for these too, but lets through only what is the default anyway.
+    return taken - {"temperature"} if is_reasoning(model) else taken
+
+
+def _call(litellm: Any, request: ModelRequest, dropped: tuple[str, ...]) -> dict[str, Any]:
+    """The arguments of `litellm.acompletion`; what is not set is not sent."""
+    messages, tools = wire_messages(request.messages), wire_tools(request.tools)
+    hint = None
+    if request.cache_key:
+        if _is_claude(request.model):
+            _mark(messages, tools or [])
+        elif "prompt_cache_key" in (litellm.get_supported_openai_params(model=request.model) or ()):
+            hint = request.cache_key
+    optional: dict[str, Any] = {
+        "temperature": request.temperature,
+        "max_tokens": request.max_tokens,
+        "tools": tools,
+        "response_format": wire_format(request.response_schema),
+        "prompt_cache_key": hint,
+        "api_base": request.api_base or None,
+        "api_key": request.api_key or (_NO_KEY if request.api_base else None),
+    }
+    left_out = {_OPTIONAL[name] for name in dropped}
+    return {
+        "model": request.model,
+        "messages": messages,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "timeout": _ITS_TIMEOUT,
+        "num_retries": 0,
+        "max_retries": 0,
+        "drop_params": True,
+        **{name: value for name, value in optional.items() if value is not None and name not in left_out},
+    }
+
+
+def _is_claude(model: str) -> bool:
+    """Whether the model is reached over Anthropic's or Bedrock's own form, which takes cache marks."""
+    provider, _, name = model.lower().rpartition("/")
+    return provider == "anthropic" or ("claude" in name and provider.split("/")[0] in ("", "bedrock", "vertex_ai"))
+
+
+def _mark(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> None:
+    """Marks how far a prompt may be cached: the tools, the system message, and what the model was told last."""
+    for tool in tools[-1:]:
+        tool["cache_control"] = _EPHEMERAL
+    marked = [message for message in messages if message["role"] == "system"][-1:]
+    marked += [message for message in messages if message["role"] in ("user", "tool")][-1:]
+    for message in marked:
+        if message["content"]:  # an empty text block cannot be marked
+            message["content"] = [{"type": "text", "text": message["content"], "cache_control": _EPHEMERAL}]
 
 
 def _load() -> Any:
@@ -141,81 +197,39 @@ async def _close(chunks: Any) -> None:
         await chunks.aclose()
 
 
-# ---- the wire, both ways ----
-
-
-def _tool(name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
-
-
-def _wire_message(message: Message) -> dict[str, Any]:
-    if message.role == "tool":
-        return {"role": "tool", "tool_call_id": message.call_id, "content": message.text}
-    wire: dict[str, Any] = {"role": message.role}
-    if message.text or not message.tool_calls:
-        wire["content"] = message.text
-    if message.tool_calls:
-        wire["tool_calls"] = [
-            {
-                "id": call.call_id,
-                "type": "function",
-                "function": {"name": call.tool, "arguments": call.malformed or _encode(call.arguments).decode()},
-            }
-            for call in message.tool_calls
-        ]
-    return wire
+# ---- what comes back ----
 
 
 @dataclass(slots=True)
 class _Answer:
-    """What has come so far."""
+    """litellm's chunks, and what has come of them so far."""
 
     request: ModelRequest
+    dropped: tuple[str, ...]
     chunks: Any = None
-    fragments: list["Fragment"] = field(default_factory=list)
-    text: list[str] = field(default_factory=list)
-    held: str = ""
-    model: str = ""
-    finish_reason: str = ""
-    usage: Usage = field(default_factory=Usage)
+    gathered: Gathered = field(default_factory=Gathered)
 
     def add(self, chunk: Any) -> str:
-        """Takes in a chunk and returns its text, without half of a character that was cut in two."""
-        self.model = self.model or str(chunk.model or "")
+        """Takes in a chunk and returns the text of it that can be shown."""
+        gathered = self.gathered
+        gathered.model = gathered.model or str(chunk.model or "")
         if used := getattr(chunk, "usage", None):
-            self.usage = _usage(used)
-        text = self.held
+            gathered.usage = _usage(used)
         for choice in chunk.choices[:1]:
-            text += choice.delta.content or ""
-            self.fragments += [_fragment(call) for call in choice.delta.tool_calls or ()]
-            self.finish_reason = choice.finish_reason or self.finish_reason
-        self.held = text[-1] if text and "\ud800" <= text[-1] <= "\udbff" else ""
-        return self._out(text.removesuffix(self.held))
+            gathered.fragments += [_fragment(call) for call in choice.delta.tool_calls or ()]
+            gathered.finish_reason = choice.finish_reason or gathered.finish_reason
+            return gathered.take(choice.delta.content or "")
+        return ""
 
     def rest(self) -> str:
         """The end of the stream: checks that it is one, and returns text still held back."""
         # litellm makes up a "stop" when the provider sent no reason; its own record tells which it was.
         if not (self.chunks.received_finish_reason or self.chunks.intermittent_finish_reason):
             raise model_error("MODEL_ANSWER_MALFORMED")
-        if self.finish_reason == "content_filter":
-            raise model_error("MODEL_CONTENT_FILTERED")
-        return self._out(self.held)
-
-    def _out(self, text: str) -> str:
-        whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        self.text.append(whole)
-        return whole
+        return self.gathered.rest()
 
     def whole(self) -> ModelAnswer:
-        turn = 1 + sum(1 for message in self.request.messages if message.role == "assistant")
-        calls = join(self.fragments, turn=turn)
-        return ModelAnswer(
-            text="".join(self.text),
-            tool_calls=calls,
-            usage=self.usage,
-            model=self.model or self.request.model,
-            finish_reason=self.finish_reason,
-        )
+        return self.gathered.answer(self.request, self.dropped)
 
 
 def _usage(used: Any) -> Usage:
@@ -227,59 +241,6 @@ def _usage(used: Any) -> Usage:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Fragment:
-    """A streamed piece of a tool call; empty strings for what a piece does not hold."""
-
-    index: int | None
-    call_id: str = ""
-    name: str = ""
-    arguments: str = ""
-
-
 def _fragment(call: Any) -> Fragment:
     function = call.function
     return Fragment(call.index, call.id or "", function.name or "", function.arguments or "")
-
-
-def join(fragments: Iterable[Fragment], *, turn: int) -> tuple[ToolCall, ...]:
-    """The calls that the fragments make, in the order in which they began.
-
-    Pieces belong together by index; without one, a piece with a new id begins a call and any other piece
-    continues the last. A missing or repeated id is replaced by `call_{turn}_{place}`, the same each time.
-    Arguments that are no JSON object are kept as text in `malformed`.
-    Raises `Unavailable` (MODEL_ANSWER_MALFORMED) for a call without a name.
-    """
-    slots: list[list[Fragment]] = []
-    open_slot: dict[int, list[Fragment]] = {}
-    for piece in fragments:
-        slot = open_slot.get(piece.index) if piece.index is not None else (slots[-1] if slots else None)
-        known = next((part.call_id for part in slot or () if part.call_id), "")
-        if slot is None or (piece.name and piece.call_id and known and piece.call_id != known):
-            slot = []
-            slots.append(slot)
-        slot.append(piece)
-        if piece.index is not None:
-            open_slot[piece.index] = slot
-    calls: list[ToolCall] = []
-    taken: set[str] = set()
-    for place, slot in enumerate(slots, 1):
-        call_id = next((part.call_id for part in slot if part.call_id), "")
-        if not call_id or call_id in taken:
-            call_id = f"call_{turn}_{place}"
-        taken.add(call_id)
-        name = next((part.name for part in slot if part.name), "")
-        if not name:
-            raise model_error("MODEL_ANSWER_MALFORMED")
-        calls.append(_joined(call_id, name, "".join(part.arguments for part in slot)))
-    return tuple(calls)
-
-
-def _joined(call_id: str, name: str, raw: str) -> ToolCall:
-    if not raw.strip():
-        return ToolCall(call_id=call_id, tool=name)
-    try:
-        return ToolCall(call_id=call_id, tool=name, arguments=msgspec.json.decode(raw, type=dict[str, Any]))
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        readable = raw.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return ToolCall(call_id=call_id, tool=name, malformed=readable)

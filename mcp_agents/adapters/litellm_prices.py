@@ -31,6 +31,7 @@ class _Listed(Struct, frozen=True):
     output_cost_per_token: Decimal | None = None
     cache_read_input_token_cost: Decimal | None = None
     max_input_tokens: int | float | str | None = None
+    max_output_tokens: int | float | str | None = None
 
 
 class LitellmPriceBook:
@@ -80,13 +81,17 @@ def _price(raw: msgspec.Raw) -> Price | None:
     if listed.input_cost_per_token is None or listed.output_cost_per_token is None:
         return None
     cached = listed.cache_read_input_token_cost
-    window = listed.max_input_tokens
     return Price(
         input_micro_usd_per_mtok=_whole(listed.input_cost_per_token),
         output_micro_usd_per_mtok=_whole(listed.output_cost_per_token),
         cached_micro_usd_per_mtok=_whole(listed.input_cost_per_token if cached is None else cached),
-        context_window=int(window) if isinstance(window, int | float) and window > 0 else None,
+        context_window=_tokens(listed.max_input_tokens),
+        max_output_tokens=_tokens(listed.max_output_tokens),
     )
+
+
+def _tokens(listed: float | str | None) -> int | None:
+    return int(listed) if isinstance(listed, int | float) and listed > 0 else None
 
 
 def _whole(usd_per_token: Decimal) -> int:

@@ -14,7 +14,7 @@ from mcp_agents.kernel.errors import Invalid
 from mcp_agents.kernel.model import Price, PriceBook
 from mcp_agents.kernel.routing import Strategy
 
-Wire = Literal["rule", "litellm"]
+Wire = Literal["rule", "litellm", "openai"]
 """Which client a model is called through; `rule` is the offline rule-based model, which is not an LLM."""
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")

@@ -5,7 +5,7 @@ takes what it needs from the `House`. Nothing here decides anything about agents
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from mcp_agents_auth.embedded import AuthServer, build_auth
@@ -28,6 +28,7 @@ from mcp_agents.adapters.nats_objects import NatsObjects
 from mcp_agents.adapters.nats_queue import NatsQueue
 from mcp_agents.adapters.nats_store import NatsStore
 from mcp_agents.adapters.nats_topology import QueueLimits
+from mcp_agents.adapters.openai_wire_model import OpenaiWireModel
 from mcp_agents.adapters.rule_model import RuleModel
 from mcp_agents.agents.catalog import AgentCatalog, Checks
 from mcp_agents.agents.state import AgentStates
@@ -48,7 +49,7 @@ from mcp_agents.kernel.faults import Faults, NoFaults
 from mcp_agents.kernel.messages import Message
 from mcp_agents.kernel.model import Model, ModelAnswer, ModelRequest, ToolSchema
 from mcp_agents.kernel.tenancy import Doors, Tenancy, TenantSpace
-from mcp_agents.models.catalog import OFFLINE, ConfiguredModel
+from mcp_agents.models.catalog import OFFLINE, ConfiguredModel, Wire
 from mcp_agents.models.keys import ProviderKeys
 from mcp_agents.models.router import ModelRouter
 from mcp_agents.scaling.budgets import Budgets
@@ -100,7 +101,10 @@ async def open_house(
         toolsets = CompositeToolsets(UpstreamToolsets(hub, tool_servers), AgentStates(clock))
         litellm = LitellmModel()
         stack.push_async_callback(litellm.aclose)
-        models = _models(settings, litellm, ProviderKeys(vault, clock), clock)
+        direct = OpenaiWireModel()
+        stack.push_async_callback(direct.aclose)
+        clients: dict[str, Model] = {"rule": RuleModel(), "litellm": litellm, "openai": direct}
+        models = _models(settings, clients, ProviderKeys(vault, clock), clock)
 
         async def check_tools(space: TenantSpace, bindings: tuple[str, ...]) -> None:
             if unknown := await toolsets.unknown(space, bindings):
@@ -184,10 +188,9 @@ async def _doors(link: NatsLink, clock: Clock, faults: Faults) -> Doors:
     )
 
 
-def _models(settings: Settings, litellm: LitellmModel, keys: ProviderKeys, clock: Clock) -> ModelRouter:
+def _models(settings: Settings, clients: dict[str, Model], keys: ProviderKeys, clock: Clock) -> ModelRouter:
     """The configured models; where there is none, the rule-based one under its own name."""
     configured = tuple(_configured(model) for model in settings.models) or (OFFLINE,)
-    clients: dict[str, Model] = {"rule": RuleModel(), "litellm": litellm}
     return ModelRouter(configured, dict(settings.virtual_models), LitellmPriceBook(), clients, keys=keys, clock=clock)
 
 
@@ -203,7 +206,7 @@ def _configured(model: ModelSettings) -> ConfiguredModel:
         )
     return ConfiguredModel(
         name=model.name,
-        wire="litellm",
+        wire=_wire(model),
         provider_model=model.litellm_model,
         api_base=model.api_base,
         api_key=key,
@@ -215,8 +218,14 @@ def _configured(model: ModelSettings) -> ConfiguredModel:
     )
 
 
-def bare_models(twin: str) -> dict[str, Callable[..., Awaitable[ModelAnswer]]]:
-    """The model clients alone, for the benchmark's floors: rule-based, and litellm against the HTTP twin."""
+def _wire(model: ModelSettings) -> Wire:
+    """The direct client for OpenAI and whoever is named as speaking like it, litellm for everyone else."""
+    return model.wire or ("openai" if model.litellm_model.startswith("openai/") else "litellm")
+
+
+@asynccontextmanager
+async def bare_models(twin: str) -> AsyncIterator[dict[str, Callable[..., Awaitable[ModelAnswer]]]]:
+    """The model clients alone, for the benchmark's floors: rule-based, and the others against the HTTP twin."""
 
     def asking(model: Model, request: ModelRequest) -> Callable[..., Awaitable[ModelAnswer]]:
         async def ask(messages: tuple[Message, ...], tools: tuple[ToolSchema, ...]) -> ModelAnswer:
@@ -228,7 +237,9 @@ def bare_models(twin: str) -> dict[str, Callable[..., Awaitable[ModelAnswer]]]:
         return ask
 
     remote = ModelRequest(model="openai/rule-based", messages=(), api_base=twin, api_key="none")
-    return {
-        "bare loop, rule-based model": asking(RuleModel(), ModelRequest(model=OFFLINE.provider_model, messages=())),
-        "bare loop, HTTP twin through litellm": asking(LitellmModel(), remote),
-    }
+    async with aclosing(OpenaiWireModel()) as direct, aclosing(LitellmModel()) as litellm:
+        yield {
+            "bare loop, rule-based model": asking(RuleModel(), ModelRequest(model=OFFLINE.provider_model, messages=())),
+            "bare loop, HTTP twin, direct client": asking(direct, remote),
+            "bare loop, HTTP twin through litellm": asking(litellm, remote),
+        }

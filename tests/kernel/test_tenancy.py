@@ -40,7 +40,14 @@ class Nothing:
 
 def doors(clock: TestClock, **filled: Any) -> Doors:
     """Doors with what a test needs, the rest closed."""
-    ports = {"store": MemoryStore(clock), "log": MemoryLog(), "queue": None, "bus": None, "objects": Nothing(), **filled}
+    ports = {
+        "store": MemoryStore(clock),
+        "log": MemoryLog(),
+        "queue": None,
+        "bus": None,
+        "objects": Nothing(),
+        **filled,
+    }
     return Doors(clock=clock, faults=NoFaults(), **cast("dict[str, Any]", ports))
 
 

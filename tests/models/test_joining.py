@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_agents.adapters.litellm_model import Fragment, join
+from mcp_agents.adapters.chat_wire import Fragment, join
 from mcp_agents.kernel.errors import Unavailable
 from mcp_agents.kernel.messages import ToolCall
 

@@ -76,25 +76,26 @@ async def measure(*, runs: int, width: int, sync: str, through_litellm: bool) ->
 async def _bare(runs: int, width: int, floor: float, twin: str, *, through_litellm: bool) -> list[Figures]:
     """The model loop alone, in this process: two turns, one addition, no record of anything."""
     found: list[Figures] = []
-    for name, model in bare_models(twin).items():
-        if name.endswith("litellm") and not through_litellm:
-            continue
+    async with bare_models(twin) as models:
+        for name, model in models.items():
+            if name.endswith("litellm") and not through_litellm:
+                continue
 
-        async def loop(model: Callable[..., Awaitable[ModelAnswer]] = model) -> None:
-            messages = [Message(role="user", text=PROMPT)]
-            answer = await model(tuple(messages), (_ADD,))
-            call: ToolCall = answer.tool_calls[0]
-            total = call.arguments["a"] + call.arguments["b"]
-            messages += [
-                Message(role="assistant", tool_calls=(call,)),
-                Message(role="tool", text=str(total), call_id=call.call_id, tool=call.tool),
-            ]
-            if "42" not in (await model(tuple(messages), (_ADD,))).text:
-                raise Fault("BENCH_ANSWER", "The bare loop did not get its sum.")
+            async def loop(model: Callable[..., Awaitable[ModelAnswer]] = model) -> None:
+                messages = [Message(role="user", text=PROMPT)]
+                answer = await model(tuple(messages), (_ADD,))
+                call: ToolCall = answer.tool_calls[0]
+                total = call.arguments["a"] + call.arguments["b"]
+                messages += [
+                    Message(role="assistant", tool_calls=(call,)),
+                    Message(role="tool", text=str(total), call_id=call.call_id, tool=call.tool),
+                ]
+                if "42" not in (await model(tuple(messages), (_ADD,))).text:
+                    raise Fault("BENCH_ANSWER", "The bare loop did not get its sum.")
 
-        count = runs if not name.endswith("litellm") else max(width, runs // 4)
-        sample = await _warm(count, width, loop)
-        found.append(Figures(name=name, runs_per_second=sample.rate, against_echo=sample.rate / floor))
+            count = runs if not name.endswith("litellm") else max(width, runs // 4)
+            sample = await _warm(count, width, loop)
+            found.append(Figures(name=name, runs_per_second=sample.rate, against_echo=sample.rate / floor))
     return found
 
 
