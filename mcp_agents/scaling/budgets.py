@@ -104,7 +104,7 @@ class Budgets:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._windows = CombinedRecords("cb_ledger", Window())
+        self._windows = CombinedRecords(Window())
 
     # ---- definitions ----
 

@@ -13,7 +13,6 @@ import anyio
 from msgspec import Struct
 
 from mcp_agents.kernel.errors import WrongRevision
-from mcp_agents.kernel.store import Bucket
 from mcp_agents.kernel.tenancy import TenantSpace
 
 S = TypeVar("S", bound=Struct)
@@ -33,8 +32,8 @@ class _Waiting:
 class Combined(Generic[S]):
     """One record. `changed` is set anew whenever this process has changed it."""
 
-    def __init__(self, space: TenantSpace, bucket: Bucket, key: tuple[str, ...], empty: S) -> None:
-        self._records = space.records(bucket, type(empty))
+    def __init__(self, space: TenantSpace, key: tuple[str, ...], empty: S) -> None:
+        self._records = space.records("cb_ledger", type(empty))
         self._key, self._empty = key, empty
         self._known: tuple[S, int] | None = None
         self._waiting: deque[_Waiting] = deque()
@@ -101,10 +100,10 @@ class Combined(Generic[S]):
 
 
 class CombinedRecords(Generic[S]):
-    """The records of one kind that this process changes, each combined for itself."""
+    """The records of one kind in `cb_ledger` that this process changes, each combined for itself."""
 
-    def __init__(self, bucket: Bucket, empty: S) -> None:
-        self._bucket, self._empty = bucket, empty
+    def __init__(self, empty: S) -> None:
+        self._empty = empty
         self._open: OrderedDict[tuple[str, ...], Combined[S]] = OrderedDict()
 
     def of(self, space: TenantSpace, *key: str) -> Combined[S]:
@@ -112,7 +111,7 @@ class CombinedRecords(Generic[S]):
         place = (space.tenant, *key)
         found = self._open.get(place)
         if found is None:
-            found = self._open[place] = Combined(space, self._bucket, key, self._empty)
+            found = self._open[place] = Combined(space, key, self._empty)
             if len(self._open) > _KEPT:
                 self._open.popitem(last=False)
         self._open.move_to_end(place)

@@ -56,7 +56,7 @@ class Slots:
     def __init__(self, quotas: Quotas, clock: Clock) -> None:
         self._quotas, self._clock = quotas, clock
         self._owner: Final = secrets.token_hex(8)
-        self._sheets = CombinedRecords("cb_ledger", _Sheet())
+        self._sheets = CombinedRecords(_Sheet())
         self._spaces: dict[tuple[str, ...], _Limited] = {}
         self._leased: Counter[tuple[str, ...]] = Counter()
         self._used: Counter[tuple[str, ...]] = Counter()

@@ -48,7 +48,7 @@ async def scripted(folder: Path, *steps: Step, workers: int = 1, **sections: Any
             "name": "scripted",
             "litellm_model": "openai/scripted",
             "api_base": provider.api_base,
-            "wire": "litellm",
+            "wire": "openai",
             "input_micro_usd_per_mtok": 1_000_000,
             "output_micro_usd_per_mtok": 10_000_000,
         }

@@ -227,7 +227,8 @@ DATA = frozenset(
         "capabilities", "capability", "command", "context", "description", "effect_id.argument", "effect_id.header",
         "env", "exposes", "goal", "metadata", "output_schema", "overrides.virtual_model", "policy.unknown_effects",
         "prompt", "q", "reason", "status", "strategy", "system_prompt", "tag", "tags", "task_type", "transport",
-        "url", "virtual_model", "provider_key_set.key", "by", "happened", "result", "parts", "priority", "since", "until",
+        "url", "virtual_model", "provider_key_set.key", "by", "happened", "result", "parts", "priority", "since",
+        "until",
         # models and providers of the operator's settings, the same for every tenant
         "fallback_models", "models", "preferred_providers", "provider_key_set.provider",
         # names one of the agent's own bindings, which are references themselves
