@@ -9,6 +9,8 @@ from tests.support.provider import Call, Step
 
 pytestmark = pytest.mark.anyio
 
+USED = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+
 
 def asks(agent: str, prompt: str, id: str | None = None) -> Call:
     """A call of an agent as a tool."""
@@ -19,7 +21,7 @@ async def test_an_agent_is_a_tool_and_its_answer_comes_back(tmp_path: Path) -> N
     """The parent waits in its log, the child is a run of its own with its own cost, one trace, one chain of actors."""
     steps = [
         Step(when="<parent>", turn=0, calls=[asks("child", "Count. <child>")]),
-        Step(when="<child>", turn=0, text="There are three."),
+        Step(when="<child>", turn=0, text="There are three.", usage=USED),
         Step(when="<parent>", turn=1, text="The child says three."),
     ]
     async with scripted(tmp_path, *steps) as house:
