@@ -23,6 +23,10 @@ class AgentLimits(BaseModel):
     max_turns: int = Field(12, ge=1, le=200, description="Model calls in one run.")
     max_tool_calls: int = Field(50, ge=0, le=1000, description="Tool calls in one run.")
     timeout_seconds: int = Field(600, ge=1, le=86_400, description="Wall time of one run.")
+    max_cost_micro_usd: int | None = Field(None, ge=0, le=10**15, description="What one run may cost; null: any.")
+    max_total_tokens: int | None = Field(None, ge=1, le=10**15, description="Input and output of one run; null: any.")
+    max_depth: int = Field(8, ge=0, le=8, description="How deep agents may call each other.")
+    max_children: int = Field(20, ge=0, le=1000, description="Runs of other agents that one run may start.")
 
 
 class AgentDraft(BaseModel):
@@ -56,6 +60,10 @@ class Limits(Struct, frozen=True, kw_only=True):
     max_turns: int = 12
     max_tool_calls: int = 50
     timeout_seconds: int = 600
+    max_cost_micro_usd: int | None = None
+    max_total_tokens: int | None = None
+    max_depth: int = 8
+    max_children: int = 20
 
 
 class Agent(Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ Above: the execution loop, and the surface, which sets and shows budgets. It kno
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -22,10 +22,11 @@ import msgspec
 from msgspec import Struct
 
 from mcp_agents.kernel.clock import Clock
-from mcp_agents.kernel.errors import Conflict, Exhausted, Invalid, WrongRevision
+from mcp_agents.kernel.errors import Exhausted, Invalid, WrongRevision
 from mcp_agents.kernel.tasks import together
-from mcp_agents.kernel.tenancy import Records, TenantSpace
+from mcp_agents.kernel.tenancy import Records, TenantSpace, Versioned
 from mcp_agents.scaling import window as windows
+from mcp_agents.scaling.changing import check_subject, moved_on
 from mcp_agents.scaling.combiner import Combiner
 from mcp_agents.scaling.periods import Period, Span, span
 from mcp_agents.scaling.window import Ceiling, Spend, Verdict, Window
@@ -95,13 +96,6 @@ class BudgetState(NamedTuple):
     warnings: tuple[float, ...]
 
 
-class Budgeted(NamedTuple):
-    """All budgets that were asked for, and the revision to expect when changing one."""
-
-    states: list[BudgetState]
-    revision: int
-
-
 class Reserved(NamedTuple):
     """What is held for a turn, and by which budgets: (scope, subject, period)."""
 
@@ -121,7 +115,9 @@ class Warned(NamedTuple):
     limit: int
 
 
-class _Definitions(Struct, frozen=True, kw_only=True):
+class Definitions(Struct, frozen=True, kw_only=True):
+    """The stored record: a tenant's budgets in the order of their places."""
+
     budgets: tuple[Budget, ...] = ()
     v: int = 1
 
@@ -163,49 +159,52 @@ class Budgets:
         What was spent in the present window counts against changed limits; `wanted.ledger` is ignored. Raises
         `Conflict` (`REVISION_CONFLICT`), `Exhausted` (`BUDGETS_FULL`), `Invalid` (`SUBJECT_INVALID`).
         """
-        if bool(wanted.subject) == (wanted.scope == "tenant"):
-            raise Invalid(
-                "SUBJECT_INVALID",
-                "Every scope but tenant needs a subject, and tenant takes none.",
-                "Name the user, agent, session or workflow, or leave the subject out.",
-            )
+        check_subject(wanted.scope, wanted.subject)
         removal = wanted.ceiling == Ceiling()
         while True:
-            found = await _definitions(space).get(_DEFINITIONS)
-            revision, budgets = (found.revision, found.value.budgets) if found else (0, ())
+            known, revision = await self.definitions(space)
             if expected_revision not in (None, revision):
-                raise _moved_on()
-            earlier = next((budget for budget in budgets if budget.place == wanted.place), None)
-            others = tuple(budget for budget in budgets if budget is not earlier)
+                raise moved_on()
+            earlier = next((budget for budget in known.budgets if budget.place == wanted.place), None)
+            others = tuple(budget for budget in known.budgets if budget is not earlier)
             kept = others if removal else (*others, _in_ledger(wanted, earlier))
             if len(kept) > MAX_BUDGETS:
                 raise Exhausted("BUDGETS_FULL", f"A tenant has at most {MAX_BUDGETS} budgets.", "Remove some of them.")
-            value = _Definitions(budgets=tuple(sorted(kept, key=lambda budget: budget.place)))
+            value = Definitions(budgets=tuple(sorted(kept, key=lambda budget: budget.place)))
             try:
                 revision = await _definitions(space).update(_DEFINITIONS, value=value, revision=revision)
             except WrongRevision as cause:
                 if expected_revision is not None:
-                    raise _moved_on() from cause
+                    raise moved_on() from cause
                 continue
             if removal and earlier:
                 await self._forget_ledger(space, earlier.ledger)
             return revision
 
-    async def all(self, space: TenantSpace, scope: Scope | None = None, subject: str | None = None) -> Budgeted:
-        """Every budget of the tenant, or of one scope or subject, in its present window."""
-        found = await _definitions(space).get(_DEFINITIONS)
-        if found is None:
-            return Budgeted([], 0)
-        wanted = [
-            budget
-            for budget in found.value.budgets
-            if scope in (None, budget.scope) and subject in (None, budget.subject)
-        ]
-        return Budgeted(await self._states(space, wanted), found.revision)
+    async def definitions(self, space: TenantSpace) -> Versioned[Definitions]:
+        """Every budget of the tenant, and the revision to expect when setting one; 0 where there never was any."""
+        return await _definitions(space).get(_DEFINITIONS) or Versioned(Definitions(), 0)
+
+    async def states(self, space: TenantSpace, budgets: Sequence[Budget]) -> list[BudgetState]:
+        """These budgets in their present windows, in the same order."""
+        now = self._clock.now()
+        states: dict[int, BudgetState] = {}
+        few = anyio.CapacityLimiter(16)
+
+        async def look(number: int, budget: Budget) -> None:
+            current = span(budget.period, now)
+            async with few:
+                found = await _windows(space).get(budget.ledger, current.name)
+            states[number] = _state(budget, current, found.value if found else Window(span=current.name))
+
+        async with together() as tasks:
+            for number, budget in enumerate(budgets):
+                tasks.start_soon(look, number, budget)
+        return [states[number] for number in range(len(budgets))]
 
     async def left(self, space: TenantSpace, payers: Payers) -> list[BudgetState]:
         """The budgets that a call of these payers would need, as they stand."""
-        return await self._states(space, await self._binding(space, payers))
+        return await self.states(space, await self._binding(space, payers))
 
     # What is spent.
 
@@ -287,8 +286,8 @@ class Budgets:
 
     async def _binding(self, space: TenantSpace, payers: Payers) -> list[Budget]:
         """The budgets that apply, in an order that is the same for everyone, so that no two calls block each other."""
-        found = await _definitions(space).get(_DEFINITIONS)
-        return [budget for budget in found.value.budgets if budget.binds(payers)] if found else []
+        known, _ = await self.definitions(space)
+        return [budget for budget in known.budgets if budget.binds(payers)]
 
     async def _hold_in_all(
         self, space: TenantSpace, binding: list[Budget], turn: tuple[str, int], worst: Spend
@@ -339,22 +338,6 @@ class Budgets:
             for found in await _windows(space).all(budget.ledger)
         ]
 
-    async def _states(self, space: TenantSpace, budgets: list[Budget]) -> list[BudgetState]:
-        now = self._clock.now()
-        states: dict[int, BudgetState] = {}
-        few = anyio.CapacityLimiter(16)
-
-        async def look(number: int, budget: Budget) -> None:
-            current = span(budget.period, now)
-            async with few:
-                found = await _windows(space).get(budget.ledger, current.name)
-            states[number] = _state(budget, current, found.value if found else Window(span=current.name))
-
-        async with together() as tasks:
-            for number, budget in enumerate(budgets):
-                tasks.start_soon(look, number, budget)
-        return [states[number] for number in range(len(budgets))]
-
     async def _forget_ledger(self, space: TenantSpace, ledger: str) -> None:
         for found in await _windows(space).all(ledger):
             await self._windows.change(space, (ledger, found.value.span), lambda _: (None, None))
@@ -395,8 +378,8 @@ class Budgets:
         )
 
 
-def _definitions(space: TenantSpace) -> Records[_Definitions]:
-    return space.records("cb_capacity", _Definitions)
+def _definitions(space: TenantSpace) -> Records[Definitions]:
+    return space.records("cb_capacity", Definitions)
 
 
 def _windows(space: TenantSpace) -> Records[Window]:
@@ -452,7 +435,3 @@ def _need_no_price(binding: list[Budget]) -> None:
 
 def _in_ledger(wanted: Budget, earlier: Budget | None) -> Budget:
     return msgspec.structs.replace(wanted, ledger=earlier.ledger if earlier else secrets.token_hex(8))
-
-
-def _moved_on() -> Conflict:
-    return Conflict("REVISION_CONFLICT", "It was changed by somebody else.", "Read it again and repeat the change.")

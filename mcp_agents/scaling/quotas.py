@@ -9,8 +9,9 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from mcp_agents.kernel.errors import Conflict, Exhausted, WrongRevision
+from mcp_agents.kernel.errors import Exhausted, WrongRevision
 from mcp_agents.kernel.tenancy import Records, TenantSpace, Versioned
+from mcp_agents.scaling.changing import moved_on
 
 MAX_AGENTS: Final = 1000
 """Agents of one tenant with a quota of their own."""
@@ -72,7 +73,7 @@ class Quotas:
         while True:
             found = await self.all(space)
             if expected_revision not in (None, found.revision):
-                raise _moved_on()
+                raise moved_on()
             value = _with(found.value, agent_id, allowance)
             if len(value.agents) > MAX_AGENTS:
                 raise Exhausted(
@@ -82,7 +83,7 @@ class Quotas:
                 return await _quotas(space).update(_RECORD, value=value, revision=found.revision)
             except WrongRevision as cause:
                 if expected_revision is not None:
-                    raise _moved_on() from cause
+                    raise moved_on() from cause
 
 
 def _with(quotas: TenantQuotas, agent_id: str, allowance: Allowance) -> TenantQuotas:
@@ -96,7 +97,3 @@ def _with(quotas: TenantQuotas, agent_id: str, allowance: Allowance) -> TenantQu
 
 def _quotas(space: TenantSpace) -> Records[TenantQuotas]:
     return space.records("cb_capacity", TenantQuotas)
-
-
-def _moved_on() -> Conflict:
-    return Conflict("REVISION_CONFLICT", "It was changed by somebody else.", "Read it again and repeat the change.")

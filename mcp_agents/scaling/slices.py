@@ -24,7 +24,7 @@ class Slice(Struct, frozen=True, kw_only=True):
 
 
 class Slices(Struct, frozen=True, kw_only=True):
-    """The stored record: slices by process, and processes that were refused a slot lately, with how long that counts."""
+    """The stored record: slices by process, and who was refused a slot lately, with how long that counts."""
 
     slices: dict[str, Slice] = {}
     refused: dict[str, datetime] = {}
@@ -36,7 +36,7 @@ class Slices(Struct, frozen=True, kw_only=True):
 
 
 class Claim(NamedTuple):
-    """What a process asks for: it uses `used` slots and would like `more` beside them, under `limit` (None: no limit)."""
+    """What a process asks for: it uses `used` slots and would like `more`, under `limit` (None: there is none)."""
 
     process: str
     limit: int | None
@@ -62,9 +62,13 @@ def claim(record: Slices | None, wish: Claim, now: datetime) -> tuple[Slices | N
         free = wish.limit - wish.used - sum(part.leased for part in slices.values())
         leased = wish.used + max(0, min(wish.more, free))
         if leased < wish.used + wish.more:
-            refused[wish.process] = now + LEASE
+            refused[wish.process] = _until(known.refused.get(wish.process), now)
     if leased:
         slices[wish.process] = Slice(leased=leased, used=wish.used, until=now + LEASE)
-    if record is None and not slices:
-        return None, Share(leased, others_wait)
-    return msgspec.structs.replace(known, slices=slices, refused=refused), Share(leased, others_wait)
+    after = msgspec.structs.replace(known, slices=slices, refused=refused)
+    return record if after == known else after, Share(leased, others_wait)
+
+
+def _until(marked: datetime | None, now: datetime) -> datetime:
+    """A mark that lasts a while is left alone, so that asking again and again writes nothing."""
+    return marked if marked is not None and marked - now > LEASE / 2 else now + LEASE

@@ -7,6 +7,7 @@ caller's choice; below stand `quotas` (the limits) and `slices` (the record).
 """
 
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -15,6 +16,7 @@ from typing import Final
 import anyio
 
 from mcp_agents.kernel.clock import Clock
+from mcp_agents.kernel.errors import Unavailable
 from mcp_agents.kernel.tasks import together
 from mcp_agents.kernel.tenancy import Records, TenantSpace
 from mcp_agents.scaling.combiner import Combiner
@@ -68,21 +70,25 @@ class Slots:
     async def take(self, space: TenantSpace, agent_id: str) -> bool:
         """Whether one more run of this agent may go on now; if so, `give_back` ends it. Raises `Unavailable`."""
         quota = await self._quotas.of(space, agent_id)
-        whole, part = self._part(space, _ALL), self._part(space, agent_id)
+        whole = self._part(space, _ALL)
         if not await self._take(whole, quota.tenant.max_concurrent):
             return False
         taken = False
         try:
-            taken = await self._take(part, quota.agent.max_concurrent)
+            taken = await self._take(self._part(space, agent_id), quota.agent.max_concurrent)
         finally:
             if not taken:
-                await self._give_back(whole)
+                whole.used -= 1
+                await self._return_idle(whole)
         return taken
 
     async def give_back(self, space: TenantSpace, agent_id: str) -> None:
-        """Ends what `take` allowed. Goes on when the caller is cancelled."""
-        for key in (_ALL, agent_id):
-            await self._give_back(self._part(space, key))
+        """Ends what `take` allowed. Goes on when the caller is cancelled; raises nothing."""
+        parts = [self._part(space, key) for key in (_ALL, agent_id)]
+        for held in parts:
+            held.used -= 1
+        for held in parts:
+            await self._return_idle(held)
 
     async def keep(self) -> None:
         """Renews what is leased, gives back what was idle since the last call, and takes in changed limits.
@@ -127,16 +133,19 @@ class Slots:
         in_time = held.until is not None and self._clock.now() < held.until - _MARGIN
         return held.idle > 0 and held.limit == limit and in_time
 
-    async def _give_back(self, held: _Held) -> None:
-        held.used -= 1
-        if held.leased and held.others_wait:
-            with anyio.CancelScope(shield=True):
+    async def _return_idle(self, held: _Held) -> None:
+        """Gives idle slots back at once where others were refused one; else they wait here for the next run."""
+        if held.idle and held.others_wait:
+            with anyio.CancelScope(shield=True), suppress(Unavailable):  # `keep` will do it
                 async with held.lock:
-                    await self._claim(held, held.limit, more=0)
+                    if held.idle:
+                        await self._claim(held, held.limit, more=0)
         self._forget(held)
 
     async def _keep(self, held: _Held) -> None:
         async with held.lock:
+            if self._held.get((held.space.tenant, held.key)) is not held:
+                return  # forgotten while it waited here; what is known now is kept elsewhere
             quota = await self._quotas.of(held.space, held.key)
             limit = _limit(quota, held.key)
             returned = held.idle if held.others_wait else min(held.spare, held.idle)
@@ -152,7 +161,7 @@ class Slots:
         """Whether the record must be told something: another limit, other runs, or that we are still here."""
         if held.limit != limit or held.told != held.used:
             return True
-        return bool(held.leased) and (held.until is None or held.until - self._clock.now() < _FRESH)
+        return bool(held.leased) and (held.until is None or held.until - self._clock.now() <= _FRESH)
 
     async def _claim(self, held: _Held, limit: int | None, *, more: int) -> None:
         """Under the part's lock. Nothing is usable until the store has answered."""

@@ -41,6 +41,8 @@ from mcp_agents.kernel.model import Model, ModelAnswer, ModelRequest, ToolSchema
 from mcp_agents.kernel.tenancy import Doors, Tenancy, TenantSpace
 from mcp_agents.models.catalog import OFFLINE, ConfiguredModel
 from mcp_agents.models.router import ModelRouter
+from mcp_agents.scaling.budgets import Budgets
+from mcp_agents.scaling.quotas import Quotas
 from mcp_agents.security.egress import AddressRule
 from mcp_agents.security.keys import Vault, load_master_key
 from mcp_agents.server.config import ModelSettings, Settings, environment
@@ -135,7 +137,13 @@ async def open_house(
             tenancy=tenancy,
             catalogue=Catalogue.installed(),
             services=Services(
-                agents=agents, dispatcher=dispatcher, tool_servers=tool_servers, models=models, clock=clock
+                agents=agents,
+                dispatcher=dispatcher,
+                tool_servers=tool_servers,
+                models=models,
+                budgets=Budgets(clock),
+                quotas=Quotas(),
+                clock=clock,
             ),
             auth=auth,
             sweeper=Sweeper(tenancy),

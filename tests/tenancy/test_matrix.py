@@ -165,6 +165,10 @@ TOOLS: dict[str, tuple[dict[str, str], Others]] = {
     "tool_server_refresh": ({"name": "server"}, nothing_else),
     "tool_server_remove": ({"name": "server"}, nothing_else),
     "tool_list": ({"server": "server"}, nothing_else),
+    "budget_set": ({"subject": "agent"}, always(scope="agent", period="day", limit_tokens=1000)),
+    "budget_get": ({"subject": "agent"}, always(scope="agent")),
+    "quota_set": ({"subject": "agent"}, always(scope="agent", max_concurrent=1)),
+    "quota_get": ({"subject": "agent"}, always(scope="agent")),
 }
 TEMPLATES = {
     "cb://agents/{id}": {"id": "agent"},
@@ -179,10 +183,12 @@ DATA = frozenset(
         # texts, labels and settings that name nothing of a tenant
         "args", "auth.scope", "auth.token", "auth.client_id", "auth.client_secret", "auth.issuer", "auth.type",
         "capabilities", "capability", "command", "context", "description", "env", "exposes", "goal", "metadata",
-        "overrides.virtual_model", "prompt", "q", "reason", "status", "system_prompt", "tag", "tags", "transport",
-        "url", "virtual_model",
+        "overrides.virtual_model", "period", "prompt", "q", "reason", "scope", "status", "system_prompt", "tag", "tags",
+        "transport", "url", "virtual_model",
         # counts within one run, which is named by another argument
         "execution_events.cursor",
+        # places in one's own list
+        "budget_get.cursor", "quota_get.cursor",
     }
 )  # fmt: skip
 """Arguments that are no references, by name or as `tool.name`."""

@@ -19,6 +19,8 @@ from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import TenantSpace
 from mcp_agents.kernel.toolserver import ToolServers
 from mcp_agents.models.router import ModelRouter
+from mcp_agents.scaling.budgets import Budgets
+from mcp_agents.scaling.quotas import Quotas
 
 
 class Arguments(BaseModel):
@@ -35,6 +37,8 @@ class Services:
     dispatcher: Dispatcher
     tool_servers: ToolServers
     models: ModelRouter
+    budgets: Budgets
+    quotas: Quotas
     clock: Clock
 
 
