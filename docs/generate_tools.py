@@ -76,6 +76,10 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "tool_server_refresh": {"name": "demo"},
     "tool_server_remove": {"name": "demo"},
     "tool_list": {"server": "demo"},
+    "budget_set": {"scope": "agent", "subject": "assistant", "period": "day", "limit_micro_usd": 2000000},
+    "budget_get": {"scope": "tenant"},
+    "quota_set": {"scope": "agent", "subject": "assistant", "max_concurrent": 10, "max_queued": 1000},
+    "quota_get": {},
 }
 
 _INTRO: Final = """\

@@ -76,7 +76,7 @@ class Children:
             traceparent=child_of(run.requested.traceparent),
             depth=run.requested.depth + 1,
             parent=Parent(execution_id=run.execution_id, agent_id=run.agent.id, effect_id=call.effect_id),
-            allowance=Limits.of(run).share(run, share),
+            portion=Limits.of(run).share(run, share),
         )
         principal = run.requested.caller.principal(recorder.space.tenant).acting(run.agent.id)
         try:

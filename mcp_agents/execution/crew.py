@@ -3,14 +3,21 @@
 A pure front end has a crew that does not work. Above: whoever serves or works; below: the rest of this room.
 """
 
+import logging
 from dataclasses import dataclass
+
+import anyio
 
 from mcp_agents.execution.archive import Archive
 from mcp_agents.execution.recovery import Recovery
 from mcp_agents.execution.station import Station
 from mcp_agents.execution.worker import Tools, Worker
+from mcp_agents.kernel.errors import AgentsError
 from mcp_agents.kernel.tasks import together
 from mcp_agents.kernel.tenancy import Tenancy
+from mcp_agents.scaling.slots import KEEP_EVERY
+
+log = logging.getLogger("mcp_agents.crew")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,4 +43,12 @@ class Crew:
                 tasks.start_soon(self.worker().work)
             tasks.start_soon(self.recovery.work)
             tasks.start_soon(self.archive.work)
-            tasks.start_soon(self.tools.slots.work)
+            tasks.start_soon(self._keep_slots)
+
+    async def _keep_slots(self) -> None:
+        while True:
+            await anyio.sleep(KEEP_EVERY)
+            try:
+                await self.tools.slots.keep()
+            except AgentsError as error:
+                log.debug("the slots are kept later: %s", error)

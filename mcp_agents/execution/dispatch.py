@@ -193,7 +193,7 @@ class Dispatcher:
         )
 
     async def _refuse_beyond_quota(self, space: TenantSpace, requested: Requested) -> None:
-        tenant, _ = await self._quotas.of(space, requested.agent_id)
+        tenant = (await self._quotas.of(space, requested.agent_id)).tenant
         if tenant.max_queued is not None and await space.queued() >= tenant.max_queued:
             raise Exhausted(
                 "QUEUE_FULL",

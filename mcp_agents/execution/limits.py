@@ -13,7 +13,7 @@ import msgspec
 
 from mcp_agents.execution.run import Run
 from mcp_agents.kernel.errors import Exhausted
-from mcp_agents.kernel.events import Allowance
+from mcp_agents.kernel.events import Portion
 from mcp_agents.kernel.messages import Message, Spend
 from mcp_agents.kernel.model import Price, ToolSchema
 
@@ -39,7 +39,7 @@ class Limits:
     @staticmethod
     def of(run: Run) -> "Limits":
         """The agent's limits, as its caller overrides them, within what the parent run allows."""
-        given, overrides, allowed = run.agent.limits, run.requested.overrides, run.requested.allowance
+        given, overrides, allowed = run.agent.limits, run.requested.overrides, run.requested.portion
         return Limits(
             max_turns=int(overrides.get("max_turns") or given.max_turns),
             max_tool_calls=given.max_tool_calls,
@@ -57,12 +57,12 @@ class Limits:
         """Whether money or tokens are limited."""
         return self.cost_micro_usd is not None or self.tokens is not None
 
-    def share(self, run: Run, children: int) -> Allowance:
+    def share(self, run: Run, children: int) -> Portion:
         """What each of so many children may use at most, carved out of what the run has left."""
         spent = run.spent
         cost = None if self.cost_micro_usd is None else max(0, self.cost_micro_usd - spent.micro_usd) // children
         tokens = None if self.tokens is None else max(0, self.tokens - spent.tokens) // children
-        return Allowance(cost_micro_usd=cost, tokens=tokens, max_depth=self.max_depth)
+        return Portion(cost_micro_usd=cost, tokens=tokens, max_depth=self.max_depth)
 
 
 @dataclass(frozen=True, slots=True)

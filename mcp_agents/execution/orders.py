@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from mcp_agents.agents.spec import Agent
 from mcp_agents.kernel.errors import Conflict, Exhausted, Invalid
-from mcp_agents.kernel.events import Allowance, Caller, Parent, Requested
+from mcp_agents.kernel.events import Caller, Parent, Portion, Requested
 from mcp_agents.kernel.job import Priority
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.trace import new_traceparent
@@ -29,7 +29,7 @@ class Order:
     """What a caller asks for. `agent` is an id or a name; `submitted` runs on when nobody follows.
 
     `context` is data for the model; `output_schema` the JSON Schema its answer must match, in place of the
-    agent's own. `parent` and `allowance` are set where a run is another one's tool.
+    agent's own. `parent` and `portion` are set where a run is another one's tool.
     """
 
     agent: str
@@ -46,7 +46,7 @@ class Order:
     traceparent: str = ""
     depth: int = 0
     parent: Parent | None = None
-    allowance: Allowance = field(default_factory=Allowance)
+    portion: Portion = field(default_factory=Portion)
 
     def digest(self, agent: Agent) -> str:
         """What makes two orders the same request."""
@@ -59,7 +59,7 @@ class Order:
         """The first event of its run. Raises `Invalid`, `Conflict` (`AGENT_INACTIVE`), `Exhausted`."""
         if len(self.prompt) > PROMPT_LIMIT:
             raise Invalid("PROMPT_TOO_LONG", f"A prompt is at most {PROMPT_LIMIT} characters.", "Shorten it.")
-        deepest = min(MAX_DEPTH, self.allowance.max_depth or MAX_DEPTH, agent.limits.max_depth)
+        deepest = min(MAX_DEPTH, self.portion.max_depth or MAX_DEPTH, agent.limits.max_depth)
         if self.depth > deepest:
             raise Exhausted(
                 "DEPTH_EXHAUSTED",
@@ -84,5 +84,5 @@ class Order:
             submitted=self.submitted,
             depth=self.depth,
             parent=self.parent,
-            allowance=self.allowance,
+            portion=self.portion,
         )

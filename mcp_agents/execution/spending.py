@@ -42,7 +42,7 @@ class Spending:
             priced=priced,
             patience=min(PATIENCE_SECONDS, patience),
         )
-        if not held:
+        if held is None:
             return []
         return [BudgetReserved(call=run.next_purchase, micro_usd=spend.micro_usd, tokens=spend.tokens)]
 
@@ -74,7 +74,7 @@ class Spending:
             await self.budgets.settle(space, payers(run), run.execution_id, number, spent)
 
     async def _open(self, space: TenantSpace, run: Run) -> dict[int, Spend]:
-        return await self.budgets.open_calls(space, payers(run), run.execution_id)
+        return await self.budgets.open_turns(space, payers(run), run.execution_id)
 
 
 def payers(run: Run) -> Payers:

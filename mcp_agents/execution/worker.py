@@ -25,9 +25,10 @@ from mcp_agents.execution.spending import Spending
 from mcp_agents.execution.station import Station
 from mcp_agents.kernel.errors import AgentsError, Exhausted, Fault, Fenced
 from mcp_agents.kernel.events import AnyEvent, Entry, Failed, Problem, Retry, Started, Tip
-from mcp_agents.kernel.job import Delivery, Jobs, Weights
+from mcp_agents.kernel.job import Delivery, Jobs
 from mcp_agents.kernel.tasks import background
 from mcp_agents.kernel.tenancy import ExecutionLog, Tenancy, TenantSpace
+from mcp_agents.scaling.quotas import Quotas
 from mcp_agents.scaling.slots import Slots
 
 log = logging.getLogger("mcp_agents.worker")
@@ -63,9 +64,9 @@ class Tools:
     loop: Loop
     station: Station
     slots: Slots
+    quotas: Quotas
     spending: Spending
     archive: Archive
-    weights: Weights
 
 
 class Worker:
@@ -76,11 +77,12 @@ class Worker:
         self._concurrency = concurrency
         self._ended = anyio.Event()
         self._held: set[_Held] = set()
+        self._weights: dict[str, int] = {}
         self._tasks: TaskGroup | None = None
 
     async def work(self) -> None:
         """Until cancelled."""
-        async with self._tenancy.jobs(self._tools.weights) as jobs, background() as tasks:
+        async with self._tenancy.jobs(self._weight) as jobs, background() as tasks:
             self._tasks = tasks
             self._tools.station.offer(self)
             try:
@@ -189,7 +191,12 @@ class Worker:
             log.exception("run %s is given back", execution_id)
         return "give back"
 
+    def _weight(self, tenant: str) -> int:
+        """The tenant's weight as it was when it last had a job here."""
+        return self._weights.get(tenant, 1)
+
     async def _with_slot(self, delivery: Delivery, held: _Held) -> Fate:
+        self._weights[held.space.tenant] = await self._tools.quotas.weight(held.space)
         if not await self._tools.slots.take(held.space, held.agent_id):
             return "later"
         try:

@@ -81,7 +81,7 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return KINDS.get(self.kind, Fault)(self.code, self.public, self.next_step)
 
 
-class Allowance(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Portion(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a run may use of its parent's limits; None: as much as its own agent allows. Money in micro-USD."""
 
     cost_micro_usd: int | None = None
@@ -115,7 +115,7 @@ class Requested(Event, frozen=True, kw_only=True, tag="requested"):
     submitted: bool = False
     depth: int = 0
     parent: Parent | None = None
-    allowance: Allowance = Allowance()
+    portion: Portion = Portion()
 
 
 class Started(Event, frozen=True, kw_only=True, tag="started"):

@@ -64,3 +64,6 @@ class Spend(Struct, frozen=True, omit_defaults=True):
 
     def __add__(self, other: "Spend") -> "Spend":
         return Spend(self.micro_usd + other.micro_usd, self.tokens + other.tokens)
+
+    def __sub__(self, other: "Spend") -> "Spend":
+        return Spend(self.micro_usd - other.micro_usd, self.tokens - other.tokens)

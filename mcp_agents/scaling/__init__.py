@@ -1,5 +1,7 @@
-"""How much may be used: budgets over many runs, quotas, and slots for runs at once.
+"""What a tenant may spend and how much of it may run at once: budgets, quotas, slots.
 
-What one run may use is `execution.limits`; who is next is the queue's business. Definitions lie in
-`cb_capacity`, what is used in `cb_ledger`. Below: the kernel.
+Definitions stand in `cb_capacity`, where reading them is free; what is being used stands in `cb_ledger`, one
+record for each budget's window and for each limited tenant or agent. Every change of those is a
+compare-and-set that `combiner` makes once for all callers of a process. Nothing here runs an agent or knows
+a price: `execution` asks before a model call and tells afterwards. Beside it: models, discovery.
 """

@@ -1,90 +1,99 @@
-"""Quotas of a tenant and of its agents: how many runs at once, how many waiting, and the tenant's weight.
+"""Quotas: how many runs of a tenant or an agent go at once, how many may wait, and how heavy its turns weigh.
 
-Definitions only: who is counted and refused is `slots`, the queue and the dispatcher. All of a tenant's quotas
-are one cached record, so that asking costs nothing.
+Definitions only, one record of `cb_capacity` for each tenant, so that asking is free. `slots` keeps to the
+number that run at once; who queues and who takes turns asks for the rest.
 """
 
-from typing import Final, Literal
+from typing import Final, NamedTuple
 
+import msgspec
 from msgspec import Struct
 
-from mcp_agents.kernel.errors import Conflict, Exhausted, WrongRevision
-from mcp_agents.kernel.tenancy import TenantSpace
+from mcp_agents.kernel.errors import Exhausted, WrongRevision
+from mcp_agents.kernel.tenancy import Records, TenantSpace, Versioned
+from mcp_agents.scaling.changing import moved_on
 
-Scope = Literal["tenant", "agent"]
-_PLACE: Final = "quotas"
-_MOST: Final = 10_000
-_REMEMBERED: Final = 10_000
+MAX_AGENTS: Final = 1000
+"""Agents of one tenant with a quota of their own."""
+
+_RECORD: Final = "quotas"
 
 
-class Quota(Struct, frozen=True, kw_only=True):
-    """One quota; None: not limited. `subject` is an agent's id, and empty for the tenant.
+class Allowance(Struct, frozen=True, kw_only=True):
+    """What one tenant or one agent may have. None does not limit; `weight` is its share of the turns."""
 
-    `max_queued` and `weight` are the tenant's: a tenant of weight 2 is due twice the places of one of weight 1.
-    """
-
-    scope: Scope
-    subject: str = ""
     max_concurrent: int | None = None
     max_queued: int | None = None
     weight: int = 1
 
 
-class _Quotas(Struct, frozen=True, kw_only=True):
-    quotas: tuple[Quota, ...] = ()
+NO_QUOTA: Final = Allowance()
+
+
+class Quota(NamedTuple):
+    """What holds for a run: its tenant's allowance and its agent's. Both are kept to."""
+
+    tenant: Allowance
+    agent: Allowance
+
+
+class TenantQuotas(Struct, frozen=True, kw_only=True):
+    """The stored record: the tenant's allowance, and those of its agents by id."""
+
+    tenant: Allowance = NO_QUOTA
+    agents: dict[str, Allowance] = {}
     v: int = 1
 
 
 class Quotas:
     """Quotas of any tenant, always through its `TenantSpace`."""
 
-    def __init__(self) -> None:
-        self._weights: dict[str, int] = {}
+    async def of(self, space: TenantSpace, agent_id: str) -> Quota:
+        """What holds for runs of this agent."""
+        found = await _quotas(space).get(_RECORD)
+        if found is None:
+            return Quota(NO_QUOTA, NO_QUOTA)
+        return Quota(found.value.tenant, found.value.agents.get(agent_id, NO_QUOTA))
 
-    async def define(self, space: TenantSpace, quota: Quota, *, expected_revision: int | None) -> int:
-        """Sets a quota in place of the one for the same scope and subject; one that limits nothing is removed.
+    async def weight(self, space: TenantSpace) -> int:
+        """The tenant's share of the turns, against 1 for a tenant without a quota."""
+        found = await _quotas(space).get(_RECORD)
+        return found.value.tenant.weight if found else NO_QUOTA.weight
 
-        Returns the revision of the tenant's quotas. Raises `Conflict` (`REVISION_CONFLICT`) and `Exhausted`
-        (`QUOTAS_TOO_MANY`).
+    async def all(self, space: TenantSpace) -> Versioned[TenantQuotas]:
+        """Every quota of the tenant; revision 0 where none was ever set."""
+        return await _quotas(space).get(_RECORD) or Versioned(TenantQuotas(), 0)
+
+    async def set(self, space: TenantSpace, agent_id: str, allowance: Allowance, expected_revision: int | None) -> int:
+        """Sets the allowance of an agent, or of the tenant where `agent_id` is empty; returns the new revision.
+
+        An agent's allowance that limits nothing is forgotten. Raises `Conflict` (`REVISION_CONFLICT`), `Exhausted`
+        (`QUOTAS_FULL`).
         """
-        records = space.records("cb_capacity", _Quotas)
         while True:
-            found = await records.get(_PLACE)
-            if expected_revision is not None and expected_revision != (found.revision if found else 0):
-                raise Conflict(
-                    "REVISION_CONFLICT", "It was changed by somebody else.", "Read it again and repeat the change."
+            found = await self.all(space)
+            if expected_revision not in (None, found.revision):
+                raise moved_on()
+            value = _with(found.value, agent_id, allowance)
+            if len(value.agents) > MAX_AGENTS:
+                raise Exhausted(
+                    "QUOTAS_FULL", f"At most {MAX_AGENTS} agents have a quota of their own.", "Remove some of them."
                 )
-            known = found.value.quotas if found else ()
-            quotas = [each for each in known if (each.scope, each.subject) != (quota.scope, quota.subject)]
-            if quota != Quota(scope=quota.scope, subject=quota.subject):
-                quotas.append(quota)
-            if len(quotas) > _MOST:
-                raise Exhausted("QUOTAS_TOO_MANY", f"A tenant has at most {_MOST} quotas.", "Remove one first.")
             try:
-                fresh = _Quotas(quotas=tuple(quotas))
-                return await records.update(_PLACE, value=fresh, revision=found.revision if found else 0)
-            except WrongRevision:
-                continue  # another quota was set in the same moment
+                return await _quotas(space).update(_RECORD, value=value, revision=found.revision)
+            except WrongRevision as cause:
+                if expected_revision is not None:
+                    raise moved_on() from cause
 
-    async def all(self, space: TenantSpace) -> tuple[tuple[Quota, ...], int]:
-        """Every quota of the tenant, and the revision to expect when changing one."""
-        found = await space.records("cb_capacity", _Quotas).get(_PLACE)
-        return (found.value.quotas, found.revision) if found else ((), 0)
 
-    async def of(self, space: TenantSpace, agent_id: str) -> tuple[Quota, Quota]:
-        """The tenant's quota and the agent's; unlimited ones where none is set."""
-        tenant, agent = Quota(scope="tenant"), Quota(scope="agent", subject=agent_id)
-        for quota in (await self.all(space))[0]:
-            if quota.scope == "tenant":
-                tenant = quota
-            elif quota.subject == agent_id:
-                agent = quota
-        if tenant.weight != self._weights.get(space.tenant, 1):
-            if len(self._weights) > _REMEMBERED:
-                self._weights.clear()
-            self._weights[space.tenant] = tenant.weight
-        return tenant, agent
+def _with(quotas: TenantQuotas, agent_id: str, allowance: Allowance) -> TenantQuotas:
+    if not agent_id:
+        return msgspec.structs.replace(quotas, tenant=allowance)
+    agents = {known: other for known, other in quotas.agents.items() if known != agent_id}
+    if allowance != NO_QUOTA:
+        agents[agent_id] = allowance
+    return msgspec.structs.replace(quotas, agents=agents)
 
-    def weight(self, tenant: str) -> int:
-        """The tenant's weight as last seen by this process."""
-        return self._weights.get(tenant, 1)
+
+def _quotas(space: TenantSpace) -> Records[TenantQuotas]:
+    return space.records("cb_capacity", TenantQuotas)

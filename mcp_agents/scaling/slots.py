@@ -1,149 +1,190 @@
-"""Runs at once: exact limits over all processes, where a quota sets one; free where none does.
+"""Slots: no more runs of a tenant or an agent at once than its quota says, over all processes.
 
-The places of a limit are one record. A process leases places from it, one by one as its runs need them, gives
-back those it no longer uses, and renews the rest; the places of a lost process come free when its lease ends.
-So a limit may be under-used for some seconds, and is never exceeded. Above: the dispatcher and the worker.
-Below: `quotas`, the tenant's records.
+A process leases slots from the shared record, uses them for one run after another without asking again, and
+gives back what it does not need. A process that dies strands its slots until its lease ends: too few run
+then, never too many. Where no limit is set nothing is read or written. Which run gets a slot is the
+caller's choice; below stand `quotas` (the limits) and `slices` (the record).
 """
 
-import logging
 import secrets
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 import anyio
-import msgspec
-from msgspec import Struct
 
 from mcp_agents.kernel.clock import Clock
-from mcp_agents.kernel.errors import AgentsError
-from mcp_agents.kernel.tenancy import TenantSpace
-from mcp_agents.scaling.combining import CombinedRecords
-from mcp_agents.scaling.quotas import Quotas
+from mcp_agents.kernel.errors import Unavailable
+from mcp_agents.kernel.tasks import together
+from mcp_agents.kernel.tenancy import Records, TenantSpace
+from mcp_agents.scaling.combiner import Combiner
+from mcp_agents.scaling.quotas import Quota, Quotas
+from mcp_agents.scaling.slices import LEASE, Claim, Slices, claim
 
-log = logging.getLogger("mcp_agents.slots")
+KEEP_EVERY: Final = 1.5
+"""Seconds between two calls of `Slots.keep`."""
 
-LEASE_SECONDS: Final = 5.0
-_TIDY_SECONDS: Final = 0.5
-_RENEW_EVERY: Final = 3
-
-
-class _Lease(Struct, frozen=True, array_like=True):
-    places: int
-    until: float
-
-
-class _Sheet(Struct, frozen=True, kw_only=True):
-    """The places of one limit: who has leased how many, until when (seconds since the epoch)."""
-
-    leases: dict[str, _Lease] = {}
-    v: int = 1
+_MARGIN: Final = timedelta(seconds=1)
+"""A slot is not used for a new run in the last moments of its lease: another process's clock may be ahead."""
+_FRESH: Final = LEASE - timedelta(seconds=KEEP_EVERY)
+_AGAIN_AFTER: Final = 0.1
+"""Seconds for which a refusal is repeated without asking again."""
+_KEPT_SECONDS: Final = 60
+_ALL: Final = "tenant"
 
 
-@dataclass(frozen=True, slots=True)
-class _Limited:
-    """One limit of one tenant, by the key of its sheet."""
+@dataclass(slots=True, eq=False)
+class _Held:
+    """This process's part of one limit. `used` is counted even where there is no limit, as one may be set."""
 
     space: TenantSpace
-    key: tuple[str, ...]
+    key: str
+    used: int = 0
+    asking: int = 0
+    leased: int = 0
+    told: int = 0
+    limit: int | None = None
+    until: datetime | None = None
+    others_wait: bool = False
+    spare: int = 0
+    refused_at: float = float("-inf")
+    lock: anyio.Lock = field(default_factory=anyio.Lock)
+
+    @property
+    def idle(self) -> int:
+        """Leased slots without a run."""
+        return max(0, self.leased - self.used)
 
 
 class Slots:
-    """The places that this process has leased, and how many of them are in use."""
+    """Slots of any tenant, always through its `TenantSpace`. One for a process."""
 
-    def __init__(self, quotas: Quotas, clock: Clock) -> None:
-        self._quotas, self._clock = quotas, clock
-        self._owner: Final = secrets.token_hex(8)
-        self._sheets = CombinedRecords(_Sheet())
-        self._spaces: dict[tuple[str, ...], _Limited] = {}
-        self._leased: Counter[tuple[str, ...]] = Counter()
-        self._used: Counter[tuple[str, ...]] = Counter()
+    def __init__(self, clock: Clock, quotas: Quotas) -> None:
+        self._clock, self._quotas = clock, quotas
+        self._process = secrets.token_hex(8)
+        self._records: Combiner[Slices] = Combiner(_slices, lambda _: _KEPT_SECONDS)
+        self._held: dict[tuple[str, str], _Held] = {}
 
     async def take(self, space: TenantSpace, agent_id: str) -> bool:
-        """A place for one more run, in the tenant's limit and in the agent's; False when one of them is full."""
-        tenant, agent = await self._quotas.of(space, agent_id)
-        taken: list[tuple[str, ...]] = []
-        for key, limit in self._limits(space, agent_id, tenant.max_concurrent, agent.max_concurrent):
-            if not await self._take(space, key, limit):
-                for other in taken:
-                    self._used[other] -= 1
-                return False
-            taken.append(key)
-        return True
+        """Whether one more run of this agent may go on now; if so, `give_back` ends it. Raises `Unavailable`."""
+        quota = await self._quotas.of(space, agent_id)
+        whole = self._part(space, _ALL)
+        if not await self._take(whole, quota.tenant.max_concurrent):
+            return False
+        taken = False
+        try:
+            taken = await self._take(self._part(space, agent_id), quota.agent.max_concurrent)
+        finally:
+            if not taken:
+                whole.used -= 1
+                await self._return_idle(whole)
+        return taken
 
     async def give_back(self, space: TenantSpace, agent_id: str) -> None:
-        """The run has ended, or waits for somebody else."""
-        for key in (_key(space), _key(space, agent_id)):
-            if self._used[key]:  # a limit that was set meanwhile has nothing to give back
-                self._used[key] -= 1
+        """Ends what `take` allowed. Goes on when the caller is cancelled; raises nothing."""
+        parts = [self._part(space, key) for key in (_ALL, agent_id)]
+        for held in parts:
+            held.used -= 1
+        for held in parts:
+            await self._return_idle(held)
 
-    async def work(self) -> None:
-        """Gives back places that are not used, and renews the lease of those that are, until cancelled."""
-        turn = 0
-        while True:
-            await anyio.sleep(_TIDY_SECONDS)
-            turn += 1
-            for key, limited in list(self._spaces.items()):
-                idle = self._leased[key] - self._used[key]
-                if idle > 0 or (self._leased[key] and turn % _RENEW_EVERY == 0):
-                    await self._tidy(key, limited)
+    async def keep(self) -> None:
+        """Renews what is leased, gives back what was idle since the last call, and takes in changed limits.
 
-    def _limits(
-        self, space: TenantSpace, agent_id: str, tenant: int | None, agent: int | None
-    ) -> list[tuple[tuple[str, ...], int]]:
-        limits = [(_key(space), tenant), (_key(space, agent_id), agent)]
-        return [(key, limit) for key, limit in limits if limit is not None]
+        To be called every `KEEP_EVERY` seconds by one task of the process. Raises `Unavailable`.
+        """
+        few = anyio.CapacityLimiter(16)
 
-    async def _take(self, space: TenantSpace, key: tuple[str, ...], limit: int) -> bool:
-        self._spaces[key] = _Limited(space, key[1:])
-        self._used[key] += 1
-        if self._used[key] <= self._leased[key]:
+        async def keep_one(held: _Held) -> None:
+            async with few:
+                await self._keep(held)
+
+        async with together() as tasks:
+            for held in list(self._held.values()):
+                tasks.start_soon(keep_one, held)
+
+    def _part(self, space: TenantSpace, key: str) -> _Held:
+        return self._held.setdefault((space.tenant, key), _Held(space, key))
+
+    async def _take(self, held: _Held, limit: int | None) -> bool:
+        if limit is None:
+            held.used += 1
             return True
+        held.asking += 1
         try:
-            granted = await self._sheets.of(space, *key[1:]).change(self._granting(limit))
-        except BaseException:
-            self._used[key] -= 1
-            raise
-        if granted:
-            self._leased[key] += 1
+            async with held.lock:
+                if not self._usable(held, limit):
+                    if self._clock.monotonic() - held.refused_at < _AGAIN_AFTER and held.limit == limit:
+                        return False
+                    await self._claim(held, limit, more=held.asking)
+                if not held.idle:
+                    held.refused_at = self._clock.monotonic()
+                    return False
+                held.used += 1
+                held.spare = min(held.spare, held.idle)
+                return True
+        finally:
+            held.asking -= 1
+
+    def _usable(self, held: _Held, limit: int) -> bool:
+        """Whether there is an idle slot that may be used without asking."""
+        in_time = held.until is not None and self._clock.now() < held.until - _MARGIN
+        return held.idle > 0 and held.limit == limit and in_time
+
+    async def _return_idle(self, held: _Held) -> None:
+        """Gives idle slots back at once where others were refused one; else they wait here for the next run."""
+        if held.idle and held.others_wait:
+            with anyio.CancelScope(shield=True), suppress(Unavailable):  # `keep` will do it
+                async with held.lock:
+                    if held.idle:
+                        await self._claim(held, held.limit, more=0)
+        self._forget(held)
+
+    async def _keep(self, held: _Held) -> None:
+        async with held.lock:
+            if self._held.get((held.space.tenant, held.key)) is not held:
+                return  # forgotten while it waited here; what is known now is kept elsewhere
+            quota = await self._quotas.of(held.space, held.key)
+            limit = _limit(quota, held.key)
+            returned = held.idle if held.others_wait else min(held.spare, held.idle)
+            kept = held.idle - returned
+            held.spare = kept
+            if limit is None and not held.leased:
+                held.limit = None
+            elif returned or self._stale(held, limit):
+                await self._claim(held, limit, more=kept if limit == held.limit else 0)
+        self._forget(held)
+
+    def _stale(self, held: _Held, limit: int | None) -> bool:
+        """Whether the record must be told something: another limit, other runs, or that we are still here."""
+        if held.limit != limit or held.told != held.used:
             return True
-        self._used[key] -= 1
-        return False
+        return bool(held.leased) and (held.until is None or held.until - self._clock.now() <= _FRESH)
 
-    def _granting(self, limit: int) -> "Callable[[_Sheet], tuple[_Sheet, bool]]":
-        now = self._clock.now().timestamp()
+    async def _claim(self, held: _Held, limit: int | None, *, more: int) -> None:
+        """Under the part's lock. Nothing is usable until the store has answered."""
+        wish, now = Claim(self._process, limit, held.used, more), self._clock.now()
+        held.until = None
+        share = await self._records.change(held.space, ("slots", held.key), partial(claim, wish=wish, now=now))
+        held.leased, held.others_wait, held.limit = share.leased, share.others_wait, limit
+        held.told, held.until = wish.used, now + LEASE
 
-        def grant(sheet: _Sheet) -> tuple[_Sheet, bool]:
-            live = {owner: lease for owner, lease in sheet.leases.items() if lease.until > now or owner == self._owner}
-            if sum(lease.places for lease in live.values()) >= limit:
-                return sheet, False
-            mine = live[self._owner].places if self._owner in live else 0
-            leases = {**live, self._owner: _Lease(mine + 1, now + LEASE_SECONDS)}
-            return msgspec.structs.replace(sheet, leases=leases), True
-
-        return grant
-
-    async def _tidy(self, key: tuple[str, ...], limited: _Limited) -> None:
-        idle = max(0, self._leased[key] - self._used[key])
-        now = self._clock.now().timestamp()
-
-        def keep(sheet: _Sheet) -> tuple[_Sheet, None]:
-            held = sheet.leases.get(self._owner)
-            places = max(0, held.places - idle) if held else 0
-            others = {owner: lease for owner, lease in sheet.leases.items() if owner != self._owner}
-            mine = {self._owner: _Lease(places, now + LEASE_SECONDS)} if places else {}
-            return msgspec.structs.replace(sheet, leases={**others, **mine}), None
-
-        self._leased[key] -= idle
-        try:
-            await self._sheets.of(limited.space, *limited.key).change(keep)
-        except AgentsError as error:
-            log.debug("places are given back later: %s", error)
-            self._leased[key] += idle
+    def _forget(self, held: _Held) -> None:
+        if not (held.used or held.leased or held.asking or held.lock.statistics().locked):
+            self._held.pop((held.space.tenant, held.key), None)
 
 
-def _key(space: TenantSpace, agent_id: str = "") -> tuple[str, ...]:
-    """Where the sheet lies: the tenant, then the parts of the key."""
-    return (space.tenant, "slots", "agent", agent_id) if agent_id else (space.tenant, "slots", "tenant", "all")
+async def running(space: TenantSpace, agent_id: str, now: datetime) -> int:
+    """How many runs hold a slot, of an agent, or of the tenant where `agent_id` is empty; told every few seconds."""
+    found = await _slices(space).get("slots", agent_id or _ALL)
+    return found.value.used(now) if found else 0
+
+
+def _limit(quota: Quota, key: str) -> int | None:
+    return quota.tenant.max_concurrent if key == _ALL else quota.agent.max_concurrent
+
+
+def _slices(space: TenantSpace) -> Records[Slices]:
+    return space.records("cb_ledger", Slices)

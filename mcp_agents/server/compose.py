@@ -116,7 +116,7 @@ async def open_house(
 
         agents = AgentCatalog(clock, Checks(model=models.check, tools=check_tools))
         quotas, budgets = Quotas(), Budgets(clock)
-        station, slots = Station(tenancy), Slots(quotas, clock)
+        station, slots = Station(tenancy), Slots(clock, quotas)
         dispatcher = Dispatcher(tenancy, agents, station, slots, quotas)
         spending = Spending(budgets)
         archive = Archive(tenancy, spending, keep_days=settings.retention.execution_days)
@@ -145,7 +145,7 @@ async def open_house(
                 station=station,
                 archive=archive,
                 recovery=Recovery(tenancy, station, archive),
-                tools=Tools(loop, station, slots, spending, archive, quotas.weight),
+                tools=Tools(loop, station, slots, quotas, spending, archive),
                 concurrency=settings.server.concurrency,
             ),
             link=link,

@@ -132,7 +132,7 @@ async def test_a_childs_budget_is_carved_out_of_its_parents(tmp_path: Path) -> N
         result = await house.run("parent", "<parent>")
         assert result["status"] == "completed", result["error"]
         child = (await house.events(result["tool_calls"][0]["execution_id"]))[0]["body"]
-    assert child["allowance"]["cost_micro_usd"] == 10_000 - 60
+    assert child["portion"]["cost_micro_usd"] == 10_000 - 60
     assert result["cost_micro_usd"] == 120
     assert result["children_cost_micro_usd"] == 60
 

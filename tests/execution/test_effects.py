@@ -62,9 +62,7 @@ async def test_the_model_is_told_that_nobody_knows_and_may_not_call_again(tmp_pa
 async def test_a_person_tells_and_the_run_goes_on(tmp_path: Path, happened: bool, state: str) -> None:
     """The run waits without a worker until somebody says; a second word about the same call is refused."""
     async with breaking(tmp_path, *once("Thanks."), policy={"unknown_effects": "ask_person"}) as house:
-        waiting = await house.remote.call(
-            "agent_execute", {"agent": "worker", "prompt": "<q>", "wait_seconds": 0.1}
-        )
+        waiting = await house.remote.call("agent_execute", {"agent": "worker", "prompt": "<q>", "wait_seconds": 0.1})
         waiting = await _until_waiting(house, waiting["execution_id"])
         effect = waiting["waiting_for"][0]
         told = {"execution_id": waiting["execution_id"], "effect_id": effect, "happened": happened}

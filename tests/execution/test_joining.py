@@ -107,5 +107,3 @@ async def test_two_calls_that_are_both_waited_for_are_two_runs(tmp_path: Path) -
             await house.provider.until(lambda counts: counts.holding == 2)
             house.provider.release("q")
     assert len(set(found)) == 2
-
-

@@ -207,6 +207,10 @@ TOOLS: dict[str, tuple[dict[str, str], Others]] = {
     "provider_key_set": ({}, always(provider=PROVIDER, key="key-of-nobody")),
     "provider_key_list": ({}, nothing_else),
     "provider_key_delete": ({"provider": "provider"}, nothing_else),
+    "budget_set": ({"subject": "agent"}, always(scope="agent", period="day", limit_tokens=1000)),
+    "budget_get": ({"subject": "agent"}, always(scope="agent")),
+    "quota_set": ({"subject": "agent"}, always(scope="agent", max_concurrent=1)),
+    "quota_get": ({"subject": "agent"}, always(scope="agent")),
 }
 TEMPLATES = {
     "cb://agents/{id}": {"id": "agent"},
@@ -228,7 +232,7 @@ DATA = frozenset(
         "env", "exposes", "goal", "metadata", "output_schema", "overrides.virtual_model", "policy.unknown_effects",
         "prompt", "q", "reason", "status", "strategy", "system_prompt", "tag", "tags", "task_type", "transport",
         "url", "virtual_model", "provider_key_set.key", "by", "happened", "result", "parts", "priority", "since",
-        "until",
+        "until", "scope", "period",
         # models and providers of the operator's settings, the same for every tenant
         "fallback_models", "models", "preferred_providers", "provider_key_set.provider",
         # names one of the agent's own bindings, which are references themselves

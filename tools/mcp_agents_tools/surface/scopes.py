@@ -60,5 +60,11 @@ MODELS: Final = {
     "cb://models": "models:read",
     "cb://models/health": "models:read",
 }
+CAPACITY: Final = {
+    "budget_set": "capacity:admin",  # a limit that whoever it limits can lift is none
+    "budget_get": "capacity:read",
+    "quota_set": "capacity:admin",
+    "quota_get": "capacity:read",
+}
 AGENT_SERVER: Final = "executions:run"
 """What calling an agent over its own path `/mcp/agent/{agent}` needs."""

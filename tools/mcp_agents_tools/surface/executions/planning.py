@@ -1,10 +1,12 @@
 """Before and after a run: what one would cost, and one's result as context of another."""
 
-from mcp_agents.scaling.budgets import BudgetState, Payers
 from msgspec import Struct
 from pydantic import Field
 
 from mcp_agents.execution import history, sharing
+from mcp_agents.kernel.messages import Spend
+from mcp_agents.scaling.budgets import Payers
+from mcp_agents_tools.surface.capacity import BudgetView, budget_view
 from mcp_agents_tools.surface.executions.shapes import ID, plugin
 from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints
 
@@ -24,7 +26,7 @@ class Estimate(Struct, frozen=True, kw_only=True):
     tokens_p90: int
     total_ms_p50: int
     total_ms_p90: int
-    budgets: tuple[BudgetState, ...]
+    budgets: tuple[BudgetView, ...]
     fits: bool
     advice: str
 
@@ -61,11 +63,7 @@ async def execution_estimate(call: Call, args: Estimation) -> Estimate:
     times = [run.total_ms for run in past]
     budgets = await call.services.budgets.left(call.space, Payers(user=call.principal.subject, agent=agent.id))
     dear, much = history.percentile(costs, 90), history.percentile(tokens, 90)
-    fits = all(
-        (state.left_micro_usd is None or dear <= state.left_micro_usd)
-        and (state.left_tokens is None or much <= state.left_tokens)
-        for state in budgets
-    )
+    fits = all(state.left.admits(Spend(dear, much)) for state in budgets)
     return Estimate(
         agent_id=agent.id,
         runs=len(past),
@@ -75,7 +73,7 @@ async def execution_estimate(call: Call, args: Estimation) -> Estimate:
         tokens_p90=much,
         total_ms_p50=history.percentile(times, 50),
         total_ms_p90=history.percentile(times, 90),
-        budgets=tuple(budgets),
+        budgets=tuple(budget_view(state) for state in budgets),
         fits=fits,
         advice=_advice(len(past), fits=fits),
     )
