@@ -40,7 +40,7 @@ from mcp_agents.kernel.errors import Fault, Invalid
 from mcp_agents.kernel.faults import Faults, NoFaults
 from mcp_agents.kernel.messages import Message
 from mcp_agents.kernel.model import Model, ModelAnswer, ModelRequest, ToolSchema
-from mcp_agents.kernel.tenancy import Doors, Tenancy, TenantSpace
+from mcp_agents.kernel.tenancy import Doors, Tenancy
 from mcp_agents.models.catalog import OFFLINE, ConfiguredModel
 from mcp_agents.models.router import ModelRouter
 from mcp_agents.security.egress import AddressRule
@@ -119,16 +119,7 @@ async def open_house(
         litellm = LitellmModel()
         stack.push_async_callback(litellm.aclose)
         models = _models(settings, litellm)
-
-        async def check_tools(space: TenantSpace, bindings: tuple[str, ...]) -> None:
-            if unknown := await toolsets.unknown(space, bindings):
-                raise Invalid(
-                    "TOOL_NOT_FOUND",
-                    f"These tools do not exist: {', '.join(unknown)}.",
-                    "List tools with tool_list, or add their server with tool_server_add.",
-                )
-
-        agents = AgentCatalog(clock, Checks(model=models.check, tools=check_tools))
+        agents = AgentCatalog(clock, Checks(model=models.check, unknown=toolsets.unknown))
         dispatcher = Dispatcher(tenancy, agents)
         auth = build_auth(tenancy.platform(), vault, clock, issuer=public_url, resource=f"{public_url}/mcp")
         yield House(
