@@ -35,10 +35,11 @@ _VERSIONS = "version"
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """What the catalog asks before it saves. Both raise `Invalid` with the valid choices."""
+    """What the catalog asks. `model` raises `Invalid` with the valid choices; `unknown` names the bindings to
+    tools that the tenant does not have."""
 
     model: Callable[[TenantSpace, str], Awaitable[None]]
-    tools: Callable[[TenantSpace, tuple[str, ...]], Awaitable[None]]
+    unknown: Callable[[TenantSpace, tuple[str, ...]], Awaitable[list[str]]]
 
 
 _RECORD_LIMIT = 256 * 1024
@@ -135,6 +136,15 @@ class AgentCatalog:
                 "List them with agent_versions.",
             )
         return found
+
+    async def missing_tools(self, space: TenantSpace, agent: Agent) -> tuple[str, ...]:
+        """The bindings of a stored agent to what has been removed since; a run goes without them."""
+        others = tuple(binding for binding in agent.tools if not binding.startswith(AGENT_BINDING))
+        missing = set(await self._checks.unknown(space, others))
+        for binding in set(agent.tools) - set(others):
+            if await self._agents(space).get(binding.removeprefix(AGENT_BINDING)) is None:
+                missing.add(binding)
+        return tuple(binding for binding in agent.tools if binding in missing)
 
     async def update(
         self,
@@ -288,7 +298,12 @@ class AgentCatalog:
         upstream = [binding for binding in tools if not binding.startswith(AGENT_BINDING)]
         if draft.policy.verify_tool:
             upstream.append(draft.policy.verify_tool)
-        await self._checks.tools(space, tuple(dict.fromkeys(upstream)))
+        if unknown := await self._checks.unknown(space, tuple(dict.fromkeys(upstream))):
+            raise Invalid(
+                "TOOL_NOT_FOUND",
+                f"These tools do not exist: {', '.join(unknown)}.",
+                "List tools with tool_list, or add their server with tool_server_add.",
+            )
         return draft.model_copy(update={"tools": tuple(dict.fromkeys(tools))})
 
     async def _agent_binding(self, space: TenantSpace, binding: str, own_name: str, own_id: str) -> str:

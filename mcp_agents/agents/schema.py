@@ -9,7 +9,7 @@ functions; the catalog asks when an agent is saved, a run asks of every answer.
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import jsonschema_rs
 import msgspec
@@ -28,10 +28,17 @@ _TELLING: Final = 300
 _USUAL_DEPTH: Final = 8
 _STEPS: Final = 200
 """Parts within each other, over references; each takes three frames of the interpreter's stack."""
+_VISITS: Final = 50_000
+"""Parts times depths that are looked at to tell a cost; a fraction of a second."""
 _PATH_COST: Final = 100_000
 """Parts of the schema that one path of `_USUAL_DEPTH` through a value may be compared with."""
-_VALUE_COST: Final = 20_000_000
-"""Comparisons that one value may need at worst, about a second."""
+_VALUE_COST: Final = 5_000_000
+"""Bytes of a value times what one path through it may be compared with: below a second, whatever they are."""
+_TELLING_COST: Final = 100_000
+"""The same for a value of which every fault is told; of a costlier one the first is."""
+_PATTERN_COST: Final = 50
+_PATTERN_SIZE: Final = 1 << 16
+"""Bytes of a compiled pattern, which with the text decide what running it costs."""
 
 _DRAFTS: Final = {
     "https://json-schema.org/draft/2020-12/schema": jsonschema_rs.Draft202012Validator,
@@ -81,24 +88,41 @@ def violations(schema: dict[str, Any], value: Any) -> list[str]:
     if depth_over(value, VALUE_DEPTH):
         return [f"The value is nested deeper than {VALUE_DEPTH}."]
     try:
-        _encoded(value, VALUE_LIMIT)
+        size = len(_encoded(value, VALUE_LIMIT))
     except _Unfit:
         return [f"The value is not JSON of at most {VALUE_LIMIT // 1024} KiB."]
     try:
         validator = _compiled(_encoded(schema, SCHEMA_LIMIT))
     except _Unfit as why:
         raise _invalid(str(why)) from None
-    if _too_costly(schema, value):
+    try:
+        cost = size * _Costs(schema).of(schema, _depth(value))
+    except _Unfit:  # taken when it was saved, so that it is this value that leads too far
+        cost = _VALUE_COST + 1
+    if cost > _VALUE_COST:
         return ["The value is too large and too deeply nested to be checked against this schema."]
+    if validator.is_valid(value):
+        return []
+    if cost > _TELLING_COST:
+        return [_first(validator, value)]
     return [_told(error) for error in islice(validator.iter_errors(value), _TOLD)]
 
 
-def _too_costly(schema: dict[str, Any], value: Any) -> bool:
-    depth, size = _measured(value)
+def _first(validator: Any, value: Any) -> str:
     try:
-        return _Costs(schema).of(schema, depth) * size > _VALUE_COST
-    except _Unfit:  # taken when it was saved, so that it is this value that leads too far
-        return True
+        validator.validate(value)
+    except jsonschema_rs.ValidationError as error:
+        return _told(error)
+    return "The value does not conform."
+
+
+class _Parts(NamedTuple):
+    """A schema taken apart: what it costs itself, and what is met beside it and below it."""
+
+    own: int
+    here: tuple[Any, ...]
+    below: tuple[Any, ...]
+    either: tuple[tuple[Any, ...], ...]
 
 
 class _Costs:
@@ -106,6 +130,7 @@ class _Costs:
 
     def __init__(self, root: dict[str, Any]) -> None:
         self._root = root
+        self._parts: dict[int, _Parts] = {}
         self._known: dict[tuple[int, int], int] = {}
         self._open: set[tuple[int, int]] = set()
 
@@ -113,23 +138,36 @@ class _Costs:
         """The cost for a value of this depth: what is met here, and on the worst way down."""
         if isinstance(schema, bool):
             return 1
-        if not isinstance(schema, dict):
-            raise _Unfit("a part of it that should be a schema is neither an object nor a boolean")
         place = (id(schema), depth)
-        if place in self._known:
-            return self._known[place]
+        if (known := self._known.get(place)) is not None:
+            return known
         if place in self._open:
             raise _Unfit("a $ref leads back to itself")
         if len(self._open) >= _STEPS:
             raise _Unfit(f"its references lead through more than {_STEPS} steps")
+        if len(self._known) >= _VISITS:
+            raise _Unfit("it has too many parts that refer to each other")
         self._open.add(place)
-        cost = _own(schema) + sum(self.of(part, depth) for part in self._here(schema))
+        parts = self._taken_apart(schema)
+        cost = parts.own + sum([self.of(part, depth) for part in parts.here])
         if depth > 0:
-            cost += sum(self.of(part, depth - 1) for part in _below_all(schema))
-            cost += sum(max((self.of(part, depth - 1) for part in group), default=0) for group in _below_either(schema))
+            cost += sum([self.of(part, depth - 1) for part in parts.below])
+            cost += sum([max([self.of(part, depth - 1) for part in group]) for group in parts.either])
         self._open.remove(place)
         self._known[place] = cost
         return cost
+
+    def _taken_apart(self, schema: Any) -> _Parts:
+        if not isinstance(schema, dict):
+            raise _Unfit("a part of it that should be a schema is neither an object nor a boolean")
+        if id(schema) not in self._parts:
+            self._parts[id(schema)] = _Parts(
+                _own(schema),
+                tuple(self._here(schema)),
+                tuple(_below_all(schema)),
+                tuple(group for group in map(tuple, _below_either(schema)) if group),
+            )
+        return self._parts[id(schema)]
 
     def _here(self, schema: dict[str, Any]) -> Iterator[Any]:
         """The parts that the same place of the value is compared with."""
@@ -159,7 +197,10 @@ class _Costs:
 def _own(schema: dict[str, Any]) -> int:
     if refused := sorted(_REFUSED & schema.keys()):
         raise _Unfit(f"{refused[0]} is not supported")
-    return 1 + sum(len(schema[word]) for word in ("enum", "required") if isinstance(schema.get(word), list))
+    lists = sum(len(schema[word]) for word in ("enum", "required") if isinstance(schema.get(word), list))
+    named = schema.get("patternProperties")
+    patterns = ("pattern" in schema) + (len(named) if isinstance(named, dict) else 0)
+    return 1 + lists + _PATTERN_COST * patterns
 
 
 def _below_all(schema: dict[str, Any]) -> Iterator[Any]:
@@ -200,7 +241,7 @@ def _compiled(encoded: bytes) -> Any:
             schema,
             validate_formats=False,
             offline=True,
-            pattern_options=jsonschema_rs.RegexOptions(size_limit=1 << 20, dfa_size_limit=1 << 20),
+            pattern_options=jsonschema_rs.RegexOptions(size_limit=_PATTERN_SIZE, dfa_size_limit=1 << 20),
         )
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as cause:
         raise _Unfit(f"it does not compile: {_cut(str(cause).splitlines()[0])}") from None
@@ -216,12 +257,11 @@ def _encoded(value: Any, limit: int) -> bytes:
     return encoded
 
 
-def _measured(value: Any) -> tuple[int, int]:
-    """How deep a value is nested, and of how many parts it is."""
-    depth, size, level = 0, 1, [value]
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
     while level := [child for parent in level for child in _children(parent)]:
-        depth, size = depth + 1, size + len(level)
-    return depth, size
+        depth += 1
+    return depth
 
 
 def depth_over(value: Any, limit: int) -> bool:

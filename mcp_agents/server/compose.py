@@ -48,7 +48,7 @@ from mcp_agents.kernel.errors import Fault, Invalid
 from mcp_agents.kernel.faults import Faults, NoFaults
 from mcp_agents.kernel.messages import Message
 from mcp_agents.kernel.model import Model, ModelAnswer, ModelRequest, ToolSchema
-from mcp_agents.kernel.tenancy import Doors, Tenancy, TenantSpace
+from mcp_agents.kernel.tenancy import Doors, Tenancy
 from mcp_agents.models.catalog import OFFLINE, ConfiguredModel, Wire
 from mcp_agents.models.keys import ProviderKeys
 from mcp_agents.models.router import ModelRouter
@@ -106,15 +106,7 @@ async def open_house(
         clients: dict[str, Model] = {"rule": RuleModel(), "litellm": litellm, "openai": direct}
         models = _models(settings, clients, ProviderKeys(vault, clock), clock)
 
-        async def check_tools(space: TenantSpace, bindings: tuple[str, ...]) -> None:
-            if unknown := await toolsets.unknown(space, bindings):
-                raise Invalid(
-                    "TOOL_NOT_FOUND",
-                    f"These tools do not exist: {', '.join(unknown)}.",
-                    "List tools with tool_list, or add their server with tool_server_add.",
-                )
-
-        agents = AgentCatalog(clock, Checks(model=models.check, tools=check_tools))
+        agents = AgentCatalog(clock, Checks(model=models.check, unknown=toolsets.unknown))
         quotas, budgets = Quotas(), Budgets(clock)
         station, slots = Station(tenancy), Slots(clock, quotas)
         dispatcher = Dispatcher(tenancy, agents, station, slots, quotas)

@@ -21,7 +21,7 @@ class Rooms:
         nothing = cast("Any", None)
         self.store = MemoryStore(clock)
         doors = Doors(self.store, nothing, nothing, nothing, nothing, clock, NoFaults())
-        self.catalog = AgentCatalog(clock, Checks(model=self.check_model, tools=self.check_tools))
+        self.catalog = AgentCatalog(clock, Checks(model=self.check_model, unknown=self.unknown))
         self.own, self.other = (
             Tenancy(doors).of(Principal(tenant=tenant, subject="s", scopes=frozenset())) for tenant in ("a", "b")
         )
@@ -32,9 +32,8 @@ class Rooms:
         if name in self.gone_models:
             raise Invalid("MODEL_UNKNOWN", "There is no such model.")
 
-    async def check_tools(self, space: TenantSpace, bindings: tuple[str, ...]) -> None:
-        if set(bindings) - self.boxed:
-            raise Invalid("TOOL_NOT_FOUND", "There is no such tool.")
+    async def unknown(self, space: TenantSpace, bindings: tuple[str, ...]) -> list[str]:
+        return [binding for binding in bindings if binding not in self.boxed]
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ async def test_a_name_claimed_by_a_creation_that_crashed_is_free_after_a_while(
     rooms: Rooms, clock: TestClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The claim alone is no agent; it is honoured for a moment, for a creation that is still under way."""
-    checked = Checks(model=rooms.check_model, tools=rooms.check_tools)
+    checked = Checks(model=rooms.check_model, unknown=rooms.unknown)
     crashing = AgentCatalog(clock, checked)
 
     async def crash(*_: object, **__: object) -> int:
@@ -211,6 +211,18 @@ async def test_an_agent_that_is_bound_to_another_holds_its_id(rooms: Rooms) -> N
     await rooms.catalog.update(rooms.own, "other", {"name": "renamed"}, None)
     changed = await rooms.catalog.update(rooms.own, "helper", {"description": "Still bound."}, None)
     assert changed.value.tools == made.tools
+
+
+async def test_what_was_removed_since_is_flagged_on_read(rooms: Rooms) -> None:
+    """Tools of a server and agents alike, in the order of the bindings; what is still there is not."""
+    await rooms.catalog.create(rooms.own, draft(name="stays"))
+    leaves = (await rooms.catalog.create(rooms.own, draft(name="leaves"))).value
+    tools = ["box/put", "agent:stays", "agent:leaves", "box/look"]
+    made = (await rooms.catalog.create(rooms.own, draft(tools=tools))).value
+    assert await rooms.catalog.missing_tools(rooms.own, made) == ()
+    rooms.boxed.remove("box/put")
+    await rooms.catalog.delete(rooms.own, "leaves", None)
+    assert await rooms.catalog.missing_tools(rooms.own, made) == ("box/put", f"agent:{leaves.id}")
 
 
 async def test_no_agent_is_bound_to_itself_or_to_a_foreign_one(rooms: Rooms) -> None:

@@ -230,14 +230,14 @@ async def test_an_agent_from_before_there_were_versions_gets_them_from_now_on(ro
     assert (await rooms.catalog.rollback(rooms.own, old.id, 3, None)).value.description == "Helps."
 
 
-@given(st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=12), st.data())
-async def test_rolling_back_restores_exactly_what_was_written(texts: list[str], data: st.DataObject) -> None:
+@given(st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=12), st.integers(0, 11))
+async def test_rolling_back_restores_exactly_what_was_written(texts: list[str], pick: int) -> None:
     """Whatever came between, the written fields are those of the old version."""
     rooms = Rooms(TestClock())
     await rooms.catalog.create(rooms.own, draft(description="start"))
     for text in texts:
         await rooms.catalog.update(rooms.own, "helper", {"description": text, "tags": [text]}, None)
-    number = data.draw(st.integers(1, len(texts) + 1))
+    number = 1 + pick % (len(texts) + 1)
     then = await rooms.catalog.version(rooms.own, "helper", number)
     now = (await rooms.catalog.rollback(rooms.own, "helper", number, None)).value
     made = ("version", "updated_at", "updated_by", "changed", "summary")

@@ -1,4 +1,4 @@
-"""What an agent keeps outlives its runs, its server and the store's process: R2.1.3-c, from outside."""
+"""What an agent keeps outlives its runs and its server, seen from outside; and its versions, through the front door."""
 
 import json
 import os
@@ -60,7 +60,7 @@ async def ran(remote: Remote, tool: str, arguments: dict[str, Any]) -> dict[str,
 
 
 async def test_a_run_sees_the_state_that_one_before_a_kill_left(tmp_path: Path) -> None:
-    """The server and its store are killed in between; the second run reads, the third adds to it."""
+    """The server is killed in between, and its store ends with it; later runs read the state and add to it."""
     with killed_at_the_end(tmp_path) as url:
         async with connected(f"{url}/mcp/all", token(tmp_path)) as remote:
             await remote.call("agent_create", {"name": "keeper", "tools": ["builtin/*"]})

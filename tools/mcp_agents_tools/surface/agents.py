@@ -20,7 +20,7 @@ _REVISION = Field(None, ge=1, description="The revision you read; the change is 
 
 
 class AgentView(Struct, frozen=True, kw_only=True):
-    """An agent as its tenant sees it."""
+    """An agent as its tenant sees it. `missing_tools` are bindings to what has been removed since."""
 
     id: str
     tenant_id: str
@@ -31,6 +31,7 @@ class AgentView(Struct, frozen=True, kw_only=True):
     temperature: float | None
     max_tokens: int | None
     tools: tuple[str, ...]
+    missing_tools: tuple[str, ...]
     capabilities: tuple[str, ...]
     tags: tuple[str, ...]
     metadata: dict[str, Any]
@@ -162,22 +163,27 @@ class AgentActivation(Arguments):
     expected_revision: int | None = _REVISION
 
 
-def _view(found: Versioned[Agent]) -> AgentView:
-    fields = {name: getattr(found.value, name) for name in AgentView.__struct_fields__ if name != "revision"}
-    return AgentView(**fields, revision=found.revision)
+_MADE = frozenset({"missing_tools", "revision"})
+"""What the view holds besides the record."""
+
+
+async def _view(call: Call, found: Versioned[Agent]) -> AgentView:
+    fields = {name: getattr(found.value, name) for name in AgentView.__struct_fields__ if name not in _MADE}
+    missing = await call.services.agents.missing_tools(call.space, found.value)
+    return AgentView(**fields, missing_tools=missing, revision=found.revision)
 
 
 @plugin.tool("agent_create", title="Create an agent", arguments=AgentDraft, result=AgentView, hints=Hints())
 async def agent_create(call: Call, draft: AgentDraft) -> AgentView:
     """Creates an agent: instructions, a model and tools under a name. Returns it with its id and revision;
     run it with agent_execute."""
-    return _view(await call.services.agents.create(call.space, draft, by=call.principal.subject))
+    return await _view(call, await call.services.agents.create(call.space, draft, by=call.principal.subject))
 
 
 @plugin.tool("agent_get", title="Get an agent", arguments=AgentRef, result=AgentView, hints=READS)
 async def agent_get(call: Call, args: AgentRef) -> AgentView:
     """Returns one agent with all its fields and its revision."""
-    return _view(await call.services.agents.get(call.space, args.agent))
+    return await _view(call, await call.services.agents.get(call.space, args.agent))
 
 
 @plugin.tool("agent_list", title="List agents", arguments=AgentListing, result=AgentPage, hints=READS)
@@ -216,10 +222,11 @@ async def agent_update(call: Call, args: AgentChange) -> AgentView:
     version they started with."""
     given = args.model_fields_set - {"agent", "expected_revision"}
     changes = args.model_dump(include=set(given))
-    return _view(
+    return await _view(
+        call,
         await call.services.agents.update(
             call.space, args.agent, changes, args.expected_revision, by=call.principal.subject
-        )
+        ),
     )
 
 
@@ -250,10 +257,11 @@ async def agent_versions(call: Call, args: AgentVersions) -> VersionPage:
 async def agent_rollback(call: Call, args: AgentRollback) -> AgentView:
     """Makes a new version of an agent with the content of an old one, and returns it with its new revision. The
     name goes back too, if it is free; whether the agent is switched on does not."""
-    return _view(
+    return await _view(
+        call,
         await call.services.agents.rollback(
             call.space, args.agent, args.version, args.expected_revision, by=call.principal.subject
-        )
+        ),
     )
 
 
@@ -266,14 +274,15 @@ async def agent_rollback(call: Call, args: AgentRollback) -> AgentView:
 )
 async def agent_set_active(call: Call, args: AgentActivation) -> AgentView:
     """Switches an agent on or off. Switched off, it takes no new runs (AGENT_INACTIVE); runs under way end."""
-    return _view(
+    return await _view(
+        call,
         await call.services.agents.set_active(
             call.space,
             args.agent,
             active=args.active,
             expected_revision=args.expected_revision,
             by=call.principal.subject,
-        )
+        ),
     )
 
 
@@ -311,7 +320,7 @@ async def complete_agent(call: Call, typed: str) -> list[str]:
 @plugin.resource("cb://agents/{id}", name="agent", title="An agent", listing=_listed, complete={"id": complete_agent})
 async def agent_resource(call: Call, id: str) -> Any:  # the template's own word
     """One agent with all its fields, by id or name."""
-    return msgspec.to_builtins(_view(await call.services.agents.get(call.space, id)))
+    return msgspec.to_builtins(await _view(call, await call.services.agents.get(call.space, id)))
 
 
 @plugin.resource(
@@ -324,7 +333,7 @@ async def version_resource(call: Call, id: str, n: str) -> Any:  # the template'
     """One version of an agent with all its fields, by the agent's id or name and the version's number."""
     number = int(n) if n.isascii() and n.isdecimal() and len(n) < 10 else 0
     agent = await call.services.agents.version(call.space, id, number)
-    fields = [*(name for name in AgentView.__struct_fields__ if name != "revision"), "changed", "summary"]
+    fields = [*(name for name in AgentView.__struct_fields__ if name not in _MADE), "changed", "summary"]
     return msgspec.to_builtins({name: getattr(agent, name) for name in fields})
 
 
