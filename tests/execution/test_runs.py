@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from mcp_agents.kernel.principal import Principal
+from mcp_agents.kernel.tasks import together
 from mcp_agents.server.cli.remote import Remote
 from tests.support.provider import Call, ScriptedProvider, Step
 from tests.support.served import Served, served
@@ -234,28 +235,35 @@ async def test_a_large_prompt_and_context_survive_the_whole_way(remote: Remote) 
 
 
 async def test_a_provider_that_fails_ends_the_run_with_its_kind(tmp_path: Path) -> None:
-    """Refused keys, overload and nonsense each become an error with a next step; the provider's text stays out."""
+    """Refused keys at once, overload and nonsense after four attempts; the provider's text stays out."""
     secret = "sk-canary-in-the-providers-answer"
     wrong_key = {"error": {"message": f"Incorrect API key provided: {secret}", "code": "invalid_api_key"}}
     steps = [
         Step(when="<key>", status=401, body=wrong_key, times=1),
-        Step(when="<down>", status=503, body={"error": {"message": secret}}, times=1),
-        Step(when="<nonsense>", raw="<html>not an answer</html>", times=1),
+        Step(when="<down>", status=503, body={"error": {"message": secret}}, times=4),
+        Step(when="<nonsense>", raw="<html>not an answer</html>", times=4),
         Step(when="<tool>", turn=0, calls=[Call(name="nothing__here")]),
         Step(when="<tool>", turn=1, text="I have no such tool."),
     ]
     async with ScriptedProvider(steps) as provider:
-        model = {"name": "scripted", "litellm_model": "openai/scripted", "api_base": provider.api_base}
-        async with served(tmp_path, models=[model]) as running, running.remote("acme") as remote:
-            await remote.call("agent_create", {"name": "worker", "virtual_model": "scripted"})
-            codes = {}
-            for mark in ("key", "down", "nonsense"):
-                result = await run(remote, f"Go. <{mark}>")
-                assert result["status"] == "failed"
-                assert secret not in str(result)
-                assert result["error"]["next_step"]
-                codes[mark] = (result["error"]["kind"], result["error"]["code"])
-            unknown = await run(remote, "Go. <tool>")
+        marks = ("key", "down", "nonsense", "tool")  # a model each: what one meets opens no breaker of another
+        models = [{"name": each, "litellm_model": "openai/scripted", "api_base": provider.api_base} for each in marks]
+        results: dict[str, dict[str, Any]] = {}
+        async with served(tmp_path, models=models) as running, running.remote("acme") as remote:
+            await remote.call("agent_create", {"name": "worker"})
+
+            async def one(mark: str) -> None:
+                results[mark] = await run(remote, f"Go. <{mark}>", overrides={"virtual_model": mark})
+
+            async with together() as tasks:
+                for mark in marks:
+                    tasks.start_soon(one, mark)
+    unknown = results.pop("tool")
+    for result in results.values():
+        assert result["status"] == "failed"
+        assert secret not in str(result)
+        assert result["error"]["next_step"]
+    codes = {mark: (result["error"]["kind"], result["error"]["code"]) for mark, result in results.items()}
     assert codes["key"] == ("Denied", "MODEL_KEY_REFUSED")
     assert codes["down"][0] == "Unavailable"
     assert codes["nonsense"][0] == "Unavailable"
