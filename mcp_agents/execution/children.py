@@ -64,7 +64,9 @@ class Children:
         run = recorder.run
         if agent is None:  # it was unbound since; what it started before goes on
             there = await self.dispatcher.find(recorder.space, call.child)
-            return None if there else _failed(call, "TOOL_NOT_OFFERED", "The agent is not offered any more.")
+            return (
+                None if there else _failed(call, code="TOOL_NOT_OFFERED", message="The agent is not offered any more.")
+            )
         arguments = call.call.arguments
         order = Order(
             agent=agent.id,
@@ -84,7 +86,7 @@ class Children:
         except AgentsError as error:
             if error.retryable:
                 raise
-            return _failed(call, error.code, f"{error.public} {error.next_step}")
+            return _failed(call, code=error.code, message=f"{error.public} {error.next_step}")
         return None
 
     async def end(self, space: TenantSpace, call: Call) -> AnyEvent | None:
@@ -103,7 +105,7 @@ class Children:
             )
         said = child.problem.public if child.problem else "It was cancelled."
         return msgspec.structs.replace(
-            _failed(call, "AGENT_FAILED", f"The agent's run {child.execution_id} ended {child.status}. {said}"),
+            _failed(call, code="AGENT_FAILED", message=f"The agent's run {call.child} ended {child.status}. {said}"),
             tool_ms=spent,
             spent=child.spent,
         )
@@ -114,7 +116,7 @@ def child_id(effect_id: str) -> str:
     return f"ex_{effect_id.removeprefix('eff_')}"
 
 
-def _failed(call: Call, code: str, message: str) -> ToolFailed:
+def _failed(call: Call, *, code: str, message: str) -> ToolFailed:
     return ToolFailed(effect_id=call.effect_id, call_id=call.call.call_id, code=code, message=message)
 
 

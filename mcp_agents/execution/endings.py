@@ -5,15 +5,12 @@ the tenant's queue and records.
 """
 
 from datetime import datetime
-from typing import Final
 
 from msgspec import Struct
 
 from mcp_agents.execution.run import Run
 from mcp_agents.kernel.errors import WrongRevision
 from mcp_agents.kernel.tenancy import TenantSpace
-
-ATTEMPTS_EXHAUSTED: Final = "ATTEMPTS_EXHAUSTED"
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):
@@ -41,7 +38,7 @@ async def wake_parent(space: TenantSpace, run: Run) -> None:
 
 async def keep_dead_letter(space: TenantSpace, run: Run) -> None:
     """Lists the run among the dead letters if it was given up."""
-    if run.problem is None or run.problem.code != ATTEMPTS_EXHAUSTED or run.finished_at is None:
+    if run.problem is None or run.problem.code != "ATTEMPTS_EXHAUSTED" or run.finished_at is None:
         return
     letter = DeadLetter(
         execution_id=run.execution_id,

@@ -139,12 +139,16 @@ def fitted(run: Run, limits: Limits, worst: Worst, price: Price | None) -> Worst
     if output >= worst.max_tokens:
         return worst
     if output < min(worst.max_tokens, _USEFUL):
-        tokens_short = limits.tokens is not None and spent.tokens + worst.spend.tokens > limits.tokens
-        code, what = ("TOKENS_EXHAUSTED", "tokens") if tokens_short else ("COST_EXHAUSTED", "money")
+        if limits.tokens is not None and spent.tokens + worst.spend.tokens > limits.tokens:
+            raise Exhausted(
+                "TOKENS_EXHAUSTED",
+                "The run has not enough of its tokens left for another model call.",
+                "Raise limits.max_total_tokens, or ask for less.",
+            )
         raise Exhausted(
-            code,
-            f"The run has not enough of its {what} left for another model call.",
-            f"Raise limits.{'max_total_tokens' if tokens_short else 'max_cost_micro_usd'}, or ask for less.",
+            "COST_EXHAUSTED",
+            "The run has not enough of its money left for another model call.",
+            "Raise limits.max_cost_micro_usd, or ask for less.",
         )
     saved = worst.max_tokens - output
     money = saved * price.output_micro_usd_per_mtok // _MTOK if price else 0

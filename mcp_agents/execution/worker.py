@@ -16,7 +16,6 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from mcp_agents.execution.archive import Archive
-from mcp_agents.execution.endings import ATTEMPTS_EXHAUSTED
 from mcp_agents.execution.loop import Loop
 from mcp_agents.execution.recorder import Recorder
 from mcp_agents.execution.run import GIVEN_BACK, Run
@@ -308,7 +307,7 @@ class Worker:
 
 def _too_many_attempts() -> Exhausted:
     return Exhausted(
-        ATTEMPTS_EXHAUSTED,
+        "ATTEMPTS_EXHAUSTED",
         f"The run lost its worker {MAX_ATTEMPTS} times and was given up.",
         "Look at its events, mend what kills the worker, and requeue it with dead_letter_requeue.",
     )

@@ -38,6 +38,8 @@ class Codes:
             match node:
                 case ast.Call(func=ast.Name(id=name)) if name in kinds:
                     self._made(node, kinds[name], str(path.relative_to(ROOT)))
+                case ast.Call(func=ast.Name(id="ToolFailed" | "_failed")):
+                    self._ended(node)
                 case ast.Dict():
                     self._table(node, kinds)
                 case ast.AnnAssign(target=ast.Name(id=name), value=ast.AST() as value) if name in PAIRS:
@@ -54,6 +56,13 @@ class Codes:
                 self.said.add((kind, code))
             case _:
                 self.dynamic[path] += 1
+
+    def _ended(self, call: ast.Call) -> None:
+        """A tool call that the house itself ends as refused."""
+        for keyword in call.keywords:
+            match keyword:
+                case ast.keyword(arg="code", value=ast.Constant(value=str(code))):
+                    self.said.add(("Refused", code))
 
     def _table(self, table: ast.Dict, kinds: dict[str, str]) -> None:
         for key, value in zip(table.keys, table.values, strict=True):

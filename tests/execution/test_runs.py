@@ -8,7 +8,6 @@ import anyio
 import pytest
 
 from mcp_agents.kernel.principal import Principal
-from mcp_agents.kernel.tasks import together
 from mcp_agents.server.cli.remote import Remote
 from tests.support.provider import Call, ScriptedProvider, Step
 from tests.support.served import Served, served
@@ -240,18 +239,12 @@ async def test_a_provider_that_fails_ends_the_run_with_its_kind(tmp_path: Path) 
     wrong_key = {"error": {"message": f"Incorrect API key provided: {secret}", "code": "invalid_api_key"}}
     steps = [
         Step(when="<key>", status=401, body=wrong_key, times=1),
-<<<<<<< HEAD
         Step(when="<down>", status=503, body={"error": {"message": secret}}, times=0),
         Step(when="<nonsense>", raw="<html>not an answer</html>", times=0),
-=======
-        Step(when="<down>", status=503, body={"error": {"message": secret}}, times=4),
-        Step(when="<nonsense>", raw="<html>not an answer</html>", times=4),
->>>>>>> router
         Step(when="<tool>", turn=0, calls=[Call(name="nothing__here")]),
         Step(when="<tool>", turn=1, text="I have no such tool."),
     ]
     async with ScriptedProvider(steps) as provider:
-<<<<<<< HEAD
         marks = ("key", "down", "nonsense", "tool")  # a model each: one that failed is left alone for a while
         models = [{"name": mark, "litellm_model": "openai/scripted", "api_base": provider.api_base} for mark in marks]
         async with served(tmp_path, models=models) as running, running.remote("acme") as remote:
@@ -259,20 +252,6 @@ async def test_a_provider_that_fails_ends_the_run_with_its_kind(tmp_path: Path) 
             for mark in marks:
                 await remote.call("agent_create", {"name": mark, "virtual_model": mark})
                 results[mark] = await remote.call("agent_execute", {"agent": mark, "prompt": f"Go. <{mark}>"})
-=======
-        marks = ("key", "down", "nonsense", "tool")  # a model each: what one meets opens no breaker of another
-        models = [{"name": each, "litellm_model": "openai/scripted", "api_base": provider.api_base} for each in marks]
-        results: dict[str, dict[str, Any]] = {}
-        async with served(tmp_path, models=models) as running, running.remote("acme") as remote:
-            await remote.call("agent_create", {"name": "worker"})
-
-            async def one(mark: str) -> None:
-                results[mark] = await run(remote, f"Go. <{mark}>", overrides={"virtual_model": mark})
-
-            async with together() as tasks:
-                for mark in marks:
-                    tasks.start_soon(one, mark)
->>>>>>> router
     unknown = results.pop("tool")
     for result in results.values():
         assert result["status"] == "failed"
