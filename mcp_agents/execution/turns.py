@@ -39,6 +39,8 @@ from mcp_agents.models.router import Choice, Demand, ModelRouter, PricedAnswer, 
 
 _DELTA_SECONDS: Final = 0.05
 _REPAIRS: Final = 1
+_GRACE_SECONDS: Final = 1.0
+"""A turn is given more than its run has left, so that the run's own deadline is what ends it, and says so."""
 _ROUTING: Final = frozenset(Routing.__struct_fields__)
 
 
@@ -144,7 +146,7 @@ class Asker:
             response_schema=run.requested.output_schema or agent.output_schema,
             cache_key=agent.id,
             routing=_routing(run),
-            seconds=max(0.1, left),
+            seconds=max(0.0, left) + _GRACE_SECONDS,
         )
 
     async def _stream(
@@ -182,8 +184,8 @@ def _decision(run: Run, choice: Choice) -> list[AnyEvent]:
 
 
 def _again(setback: Setback) -> Retry:
-    how = f"on {setback.next_model}" if setback.next_model else f"after {setback.wait_ms} ms"
-    return Retry(what=f"model {setback.model}", reason=f"{setback.code}; tried again {how}")
+    then = f"asking {setback.next_model}" if setback.next_model else "asking it again"
+    return Retry(what="model", reason=f"{setback.model} failed with {setback.code}; {then}")
 
 
 def _structured(text: str, schema: dict[str, Any]) -> tuple[Any, list[str]]:
