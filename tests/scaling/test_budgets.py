@@ -7,10 +7,10 @@ import anyio.lowlevel
 import pytest
 
 from mcp_agents.kernel.errors import Conflict, Exhausted, Invalid, Unavailable
+from mcp_agents.kernel.messages import Spend
 from mcp_agents.kernel.tasks import together
 from mcp_agents.kernel.tenancy import TenantSpace
 from mcp_agents.scaling.budgets import MAX_BUDGETS, Budget, Budgets, BudgetState, Payers, Reserved, Warned
-from mcp_agents.scaling.window import Spend
 from tests.scaling.conftest import Counted
 from tests.support.clock import TestClock
 

@@ -10,9 +10,9 @@ import pytest
 
 from mcp_agents.adapters.nats_link import Endpoint, connect
 from mcp_agents.kernel.clock import SystemClock
+from mcp_agents.kernel.messages import Spend
 from mcp_agents.kernel.tasks import together
 from mcp_agents.scaling.budgets import Budget, Budgets
-from mcp_agents.scaling.window import Spend
 from tests.support.spender import PAYERS, WORST, Spender, price_of, space_over
 
 pytestmark = pytest.mark.anyio

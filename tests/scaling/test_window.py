@@ -30,11 +30,11 @@ class WindowMachine(RuleBasedStateMachine):
         others = sum((one.micro_usd for name, one in self.held.items() if name != hold), 0)
         other_tokens = sum((one.tokens for name, one in self.held.items() if name != hold), 0)
         window, verdict = windows.reserve(self.window, hold, worst, CEILING)
-        fits = CEILING.admits(self.spent.plus(Spend(others, other_tokens)).plus(worst))
+        fits = CEILING.admits(self.spent + Spend(others, other_tokens).plus(worst))
         if self.held.get(hold) == worst:
             assert verdict == "held"
         else:
-            alone = CEILING.admits(self.spent.plus(worst))
+            alone = CEILING.admits(self.spent + worst)
             assert verdict == ("held" if fits else "busy" if alone else "over")
         if verdict == "held":
             self.held[hold] = worst
@@ -51,8 +51,8 @@ class WindowMachine(RuleBasedStateMachine):
         if worst is None:
             assert (window is self.window, sums) == (True, None)
         else:
-            assert sums == (self.spent, self.spent.plus(spent))
-            self.spent = self.spent.plus(spent)
+            assert sums == (self.spent, self.spent + spent)
+            self.spent = self.spent + spent
         self.window = window
 
     @rule(hold=HOLDS)
@@ -64,7 +64,7 @@ class WindowMachine(RuleBasedStateMachine):
 
     @invariant()
     def never_over(self) -> None:
-        assert CEILING.admits(self.window.spent.plus(self.window.held))
+        assert CEILING.admits(self.window.spent + self.window.held)
 
     @invariant()
     def sums_are_those_of_the_account(self) -> None:
@@ -72,7 +72,7 @@ class WindowMachine(RuleBasedStateMachine):
         assert self.window.spent == self.spent
         total = Spend()
         for worst in self.held.values():
-            total = total.plus(worst)
+            total = total + worst
         assert self.window.held == total
 
 

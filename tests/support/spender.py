@@ -20,12 +20,12 @@ from mcp_agents.adapters.nats_store import NatsStore
 from mcp_agents.kernel.clock import SystemClock
 from mcp_agents.kernel.errors import Exhausted
 from mcp_agents.kernel.faults import NoFaults
+from mcp_agents.kernel.messages import Spend
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.store import Bucket
 from mcp_agents.kernel.tasks import together
 from mcp_agents.kernel.tenancy import Doors, Tenancy, TenantSpace
 from mcp_agents.scaling.budgets import Budgets, Payers
-from mcp_agents.scaling.window import Spend
 
 PAYERS = Payers(user="ann", agent="ag_1")
 WORST = Spend(10, 10)
