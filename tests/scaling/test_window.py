@@ -30,7 +30,7 @@ class WindowMachine(RuleBasedStateMachine):
         others = sum((one.micro_usd for name, one in self.held.items() if name != hold), 0)
         other_tokens = sum((one.tokens for name, one in self.held.items() if name != hold), 0)
         window, verdict = windows.reserve(self.window, hold, worst, CEILING)
-        fits = CEILING.admits(self.spent + Spend(others, other_tokens).plus(worst))
+        fits = CEILING.admits(self.spent + Spend(others, other_tokens) + worst)
         if self.held.get(hold) == worst:
             assert verdict == "held"
         else:
