@@ -31,6 +31,7 @@ class Book:
             output_micro_usd_per_mtok=output,
             cached_micro_usd_per_mtok=cached,
             context_window=100,
+            max_output_tokens=50,
         )
 
 
@@ -158,6 +159,7 @@ def test_each_price_of_the_settings_overrides_its_own() -> None:
         output_micro_usd_per_mtok=7,
         cached_micro_usd_per_mtok=300_000,
         context_window=5,
+        max_output_tokens=50,
     )
     lonely = ConfiguredModel(name="l", wire="litellm", provider_model="p/none", input_micro_usd_per_mtok=7)
     assert router(lonely).price(lonely) is None
