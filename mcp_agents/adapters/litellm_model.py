@@ -93,6 +93,8 @@ class LitellmModel:
         _LIVING.discard(self)
         if self._litellm is not None and not _LIVING:
             await self._litellm.close_litellm_async_clients()
+            if shared := vars(self._litellm).get("module_level_aclient"):  # Anthropic's and others', which that forgets
+                await shared.client._transport.aclose()
             self._litellm.in_memory_llm_clients_cache.flush_cache()
 
     async def _loaded(self) -> Any:
