@@ -55,9 +55,9 @@ def _is_connection(cause: BaseException) -> bool:
 def _code(cause: BaseException) -> str:
     names = [kind.__name__ for kind in type(cause).__mro__]
     code = next((_BY_NAME[name] for name in names if name in _BY_NAME), "")
-    if not code:
+    if code in ("", "MODEL_REQUEST_REFUSED"):  # litellm calls some other refusals bad requests too
         status = getattr(cause, "status_code", None)
-        code = code_of_status(status) if isinstance(status, int) else ""
+        code = (code_of_status(status) if isinstance(status, int) else "") or code
     said = str(cause)
     if code == "MODEL_REQUEST_REFUSED" and _UNKNOWN_PROVIDER in said.lower():
         return "MODEL_NOT_FOUND"

@@ -65,13 +65,14 @@ class LitellmModel:
         """
         litellm = await self._loaded()
         left = request.timeout
-        answer = _Answer(request, self._dropped(litellm, request))
+        answer = _Answer(request)
         async with AsyncExitStack() as stack:
             while True:
                 began = anyio.current_time()
                 try:
                     with anyio.fail_after(left):
                         if answer.chunks is None:
+                            answer.dropped = self._dropped(litellm, request)
                             answer.chunks = await litellm.acompletion(**_call(litellm, request, answer.dropped))
                             stack.push_async_callback(_close, answer.chunks)
                         chunk = await anext(answer.chunks, None)
@@ -92,6 +93,8 @@ class LitellmModel:
         _LIVING.discard(self)
         if self._litellm is not None and not _LIVING:
             await self._litellm.close_litellm_async_clients()
+            if shared := vars(self._litellm).get("module_level_aclient"):  # Anthropic's and others', which that forgets
+                await shared.client._transport.aclose()
             self._litellm.in_memory_llm_clients_cache.flush_cache()
 
     async def _loaded(self) -> Any:
@@ -106,7 +109,7 @@ class LitellmModel:
         wanted = tuple(name for name in _OPTIONAL if getattr(request, name) not in (None, ()))
         key = (request.model, wanted)
         if key not in self._known:
-            taken = _taken(litellm, request.model)
+            taken = _taken(litellm, request.model, wanted)
             dropped = tuple(name for name in wanted if name not in taken)
             self._known[key] = dropped
             if dropped:
@@ -117,12 +120,15 @@ class LitellmModel:
 # ---- what is asked ----
 
 
-def _taken(litellm: Any, model: str) -> set[str]:
-    """The names of `ModelRequest` that the model takes; all of them where litellm does not know it."""
+def _taken(litellm: Any, model: str, wanted: tuple[str, ...]) -> set[str]:
+    """The names of `ModelRequest` that the model takes together; all of them where litellm does not know it."""
     supported = litellm.get_supported_openai_params(model=model) or tuple(_OPTIONAL.values())
     taken = {name for name, called in _OPTIONAL.items() if called in supported}
-    # litellm lists it for these too, but lets through only what is the default anyway.
-    return taken - {"temperature"} if is_reasoning(model) else taken
+    if is_reasoning(model):
+        taken.discard("temperature")  # litellm lists it, but lets through only what is the default anyway
+    if "tools" in wanted and _is_claude(model) and not litellm.utils.supports_native_structured_output(model):
+        taken.discard("response_schema")  # it would become a tool that must be called, and no other ever could be
+    return taken
 
 
 def _call(litellm: Any, request: ModelRequest, dropped: tuple[str, ...]) -> dict[str, Any]:
@@ -170,7 +176,9 @@ def _mark(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> None:
     marked = [message for message in messages if message["role"] == "system"][-1:]
     marked += [message for message in messages if message["role"] in ("user", "tool")][-1:]
     for message in marked:
-        if message["content"]:  # an empty text block cannot be marked
+        if message["role"] == "tool":
+            message["cache_control"] = _EPHEMERAL
+        elif message["content"]:  # an empty text cannot be marked
             message["content"] = [{"type": "text", "text": message["content"], "cache_control": _EPHEMERAL}]
 
 
@@ -205,7 +213,7 @@ class _Answer:
     """litellm's chunks, and what has come of them so far."""
 
     request: ModelRequest
-    dropped: tuple[str, ...]
+    dropped: tuple[str, ...] = ()
     chunks: Any = None
     gathered: Gathered = field(default_factory=Gathered)
 

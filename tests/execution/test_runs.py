@@ -12,11 +12,7 @@ from mcp_agents.server.cli.remote import Remote
 from tests.support.provider import Call, ScriptedProvider, Step
 from tests.support.served import Served, served
 
-pytestmark = [
-    pytest.mark.anyio,
-    # litellm's own models warn when a tool call is read
-    pytest.mark.filterwarnings("ignore:Accessing the 'model_:DeprecationWarning"),
-]
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(scope="module")

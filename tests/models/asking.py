@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from mcp_agents.kernel.messages import Message
 from mcp_agents.kernel.model import Model, ModelAnswer, ModelRequest, TextDelta, ToolSchema
 
@@ -10,6 +12,12 @@ TOOLS = tuple(
     ToolSchema(name=name, description=name, parameters={"type": "object", "properties": {}})
     for name in ("demo__add", "demo__echo", "agent__bob")
 )
+
+LITELLM_WARNS = [
+    # litellm walks the attributes of a pydantic object on each chunk, and has schemas that pydantic warns about.
+    pytest.mark.filterwarnings("ignore:Accessing the 'model_:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Items? '.*' on TypedDict class:UserWarning"),
+]
 
 
 def user(text: str) -> Message:

@@ -10,14 +10,10 @@ import pytest
 
 from mcp_agents.adapters.litellm_model import LitellmModel
 from mcp_agents.kernel.errors import AgentsError
-from tests.models.asking import collect, request, user
+from tests.models.asking import LITELLM_WARNS, collect, request, user
 from tests.support.provider import ScriptedProvider, Step
 
-pytestmark = [
-    pytest.mark.anyio,
-    # litellm walks the attributes of a pydantic object on each chunk.
-    pytest.mark.filterwarnings("ignore:Accessing the 'model_:DeprecationWarning"),
-]
+pytestmark = [pytest.mark.anyio, *LITELLM_WARNS]
 
 
 async def test_an_unknown_provider_is_not_found(litellm_model: LitellmModel) -> None:
@@ -60,7 +56,7 @@ sys.addaudithook(audit)
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "False"
 import anyio
 from mcp_agents.adapters.litellm_model import LitellmModel
-from tests.models.asking import collect, request, user
+from tests.models.asking import LITELLM_WARNS, collect, request, user
 async def main():
     model = LitellmModel()
     asked = request(user("hi"), model="openai/meta-llama/llama-3-8b", api_base=sys.argv[1], timeout=90.0)

@@ -14,15 +14,11 @@ import pytest
 from mcp_agents.kernel.errors import AgentsError, Timeout
 from mcp_agents.kernel.messages import Message, ToolCall, Usage
 from mcp_agents.kernel.model import Model, ModelAnswer, TextDelta
-from tests.models.asking import CANARY, collect, request, user
+from tests.models.asking import CANARY, LITELLM_WARNS, collect, request, user
 from tests.support.provider import Call, ScriptedProvider, Step
 from tests.support.raw_provider import Answer, RawProvider
 
-pytestmark = [
-    pytest.mark.anyio,
-    # litellm walks the attributes of a pydantic object on each chunk that carries a tool call.
-    pytest.mark.filterwarnings("ignore:Accessing the 'model_:DeprecationWarning"),
-]
+pytestmark = [pytest.mark.anyio, *LITELLM_WARNS]
 
 SAY = "say Hello, wörld 🌍, twice"
 CALL = 'call add with {"a": 1, "b": "ü"}'

@@ -12,7 +12,7 @@ from mcp_agents.kernel.model import Price
 
 LIST = """{
  "a/b": {"input_cost_per_token": 1.5e-07, "output_cost_per_token": 6e-07, "cache_read_input_token_cost": 7.5e-08,
-         "max_input_tokens": 128000, "mode": "chat"},
+         "max_input_tokens": 128000, "max_output_tokens": 4096.0, "mode": "chat"},
  "c": {"input_cost_per_token": 0.0000000000005, "output_cost_per_token": 4.9e-13, "max_input_tokens": "many"},
  "half": {"input_cost_per_token": 1e-06},
  "odd": {"input_cost_per_token": "free", "output_cost_per_token": []}
@@ -34,6 +34,7 @@ def test_a_price_is_exact(book: LitellmPriceBook) -> None:
         output_micro_usd_per_mtok=600_000,
         cached_micro_usd_per_mtok=75_000,
         context_window=128_000,
+        max_output_tokens=4096,
     )
 
 

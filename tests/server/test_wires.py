@@ -1,0 +1,28 @@
+"""Which client a configured model is called through."""
+
+import pytest
+
+from mcp_agents.adapters.litellm_model import LitellmModel
+from mcp_agents.adapters.openai_wire_model import OpenaiWireModel
+from mcp_agents.server.compose import _models
+from mcp_agents.server.config import Settings
+
+
+@pytest.mark.parametrize(
+    ("model", "wire", "used"),
+    [
+        ("openai/gpt-5-mini", "", "openai"),
+        ("openai/gpt-5-mini", "litellm", "litellm"),
+        ("openai/gpt-5-mini", "openai", "openai"),
+        ("llama3.1", "openai", "openai"),
+        ("anthropic/claude-sonnet-4-5", "", "litellm"),
+        ("openai", "", "litellm"),
+        ("rule-based", "", "rule"),
+        ("rule-based", "openai", "rule"),
+    ],
+)
+def test_a_model_is_called_through_its_wire(model: str, wire: str, used: str) -> None:
+    """The setting decides; without it the direct client takes OpenAI's models."""
+    settings = Settings.model_validate({"models": [{"name": "m", "litellm_model": model, "wire": wire}]})
+    (configured,) = _models(settings, LitellmModel(), OpenaiWireModel()).models()
+    assert configured.wire == used
