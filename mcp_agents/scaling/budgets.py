@@ -262,7 +262,10 @@ class Budgets:
         return tuple(warned)
 
     async def release(self, space: TenantSpace, payers: Payers, execution_id: str, turn: int) -> None:
-        """Ends the holds of a turn for which nothing was bought. Goes on when the caller is cancelled."""
+        """Ends the holds of a turn for which nothing was bought. Goes on when the caller is cancelled.
+
+        Not for a worker that lost its run: what is held under this turn is its successor's by now.
+        """
         with anyio.CancelScope(shield=True):
             await self._release(space, await self._places(space, payers, execution_id, turn), execution_id, turn)
             self._held.pop((space.tenant, execution_id, turn), None)

@@ -155,6 +155,8 @@ class Slots:
                 held.limit = None
             elif returned or self._stale(held, limit):
                 await self._claim(held, limit, more=kept if limit == held.limit else 0)
+                if held.idle and held.others_wait:  # which it has only now heard
+                    await self._claim(held, limit, more=0)
         self._forget(held)
 
     def _stale(self, held: _Held, limit: int | None) -> bool:
@@ -167,6 +169,8 @@ class Slots:
         """Under the part's lock. Nothing is usable until the store has answered."""
         wish, now = Claim(self._process, limit, held.used, more), self._clock.now()
         held.until = None
+        if limit != held.limit:
+            held.refused_at = float("-inf")
         share = await self._records.change(held.space, ("slots", held.key), partial(claim, wish=wish, now=now))
         held.leased, held.others_wait, held.limit = share.leased, share.others_wait, limit
         held.told, held.until = wish.used, now + LEASE

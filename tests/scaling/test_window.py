@@ -45,7 +45,8 @@ class WindowMachine(RuleBasedStateMachine):
     @rule(hold=HOLDS, share=st.floats(0, 1))
     def settle(self, hold: str, share: float) -> None:
         worst = self.held.pop(hold, None)
-        spent = Spend(*(int(part * share) for part in worst or Spend(50, 50)))
+        most = worst or Spend(50, 50)
+        spent = Spend(int(most.micro_usd * share), int(most.tokens * share))
         window, sums = windows.settle(self.window, hold, spent)
         assert window is not None
         if worst is None:
