@@ -6,7 +6,7 @@ waits it **stands** in line with a few requests on the lanes used last, `RESERVE
 there comes without a round trip. What arrives without room, which only standing requests can bring, is given
 back at once.
 
-A worker that has been full, or has more lanes than it can stand on, also listens to the **news** of every
+A worker that has been full, or knows a lane on which it cannot stand, also listens to the **news** of every
 stored job, so that it knows who waits when a slot frees. Others hear only of lanes that were long unused:
 each piece of news costs about as much as a third of a job's own way. News can be lost and leases run out
 silently, so the stream's subjects are listed now and then: every second while somebody else's jobs are
@@ -45,12 +45,17 @@ RESERVE: Final = 32
 _NEXT: Final = f"$JS.API.CONSUMER.MSG.NEXT.{JOBS}"
 _EXECUTE: Final = "cb.agent.execute"
 _STAND_SECONDS: Final = 30
+_STANDING_HERE: Final = 8
 _LOOK_SECONDS: Final = 1.0
 _IDLE_LOOK_SECONDS: Final = 30.0
 _NEWS_SECONDS: Final = 10.0
 _FORGET_SECONDS: Final = 300.0
 _ANSWER_SECONDS: Final = 5.0
+_FRESH_SECONDS: Final = 0.1
+_FRESH_WAIT_SECONDS: Final = 0.02
+"""A job may be heard of a moment before its consumer knows of it: then an ask waits so long for the first."""
 _MAKING: Final = 16
+_MADE_TOGETHER: Final = 128
 _TENANT_SHARE: Final = 4
 """One tenant's lanes are at most one in so many of all."""
 
@@ -153,6 +158,7 @@ class _Known:
     waiting: int = 0
     heard: int = 0
     """Jobs that were stored in it as far as we heard: an old "there is none" does not outweigh later news."""
+    news_at: float = 0.0
     held: int = 0
     foreign: int = 0
     """Jobs that were stored there and not ours when we last looked."""
@@ -223,15 +229,20 @@ class NatsJobs:
         known.asks.append(_Ask(self._numbers, count, known.heard, monotonic()))
         self._asked += count
         self._running[known.lane] += count
-        await self._pull(known, str(self._numbers), {"batch": count, "no_wait": True})
+        request: dict[str, object] = {"batch": count, "no_wait": True}
+        if monotonic() - known.news_at < _FRESH_SECONDS:
+            request["expires"] = int(_FRESH_WAIT_SECONDS * 1_000_000_000)  # only waited for if there is nothing at all
+        await self._pull(known, str(self._numbers), request)
 
     async def _stand(self, free: int) -> None:
         """Spreads standing requests over the lanes that were used last and where nothing waits."""
         width = min(RESERVE, len(self._lanes))
-        share = max(1, min(free, RESERVE) // width) if width else 0
+        share = max(1, min(free, RESERVE, _STANDING_HERE * width) // width) if width else 0
         for known in list(islice(reversed(self._lanes.values()), width)):
             more = min(share - known.standing, RESERVE - self._standing)
             if more <= 0 or known.standing > share // 2 or not known.made or known.resting or known.asks:
+                if not (known.standing or known.asks or known.waiting):
+                    self._want_news()  # nothing would tell us of a job there
                 continue
             known.standing += more
             self._standing += more
@@ -304,7 +315,7 @@ class NatsJobs:
         known = self._by_number.get(int(number))
         if known is None:
             return
-        if status == "404":
+        if kind != "s" and status in ("404", "408"):
             self._none_left(known, int(kind))
         elif status == "408":
             self._stood_down(known, int(headers.get("Nats-Pending-Messages", known.standing)))
@@ -353,9 +364,10 @@ class NatsJobs:
         known = self._known(lane)
         known.heard += 1
         self._touch(known)
+        known.news_at = known.used
         self._look_within(_LOOK_SECONDS)
+        self._believe(known, known.waiting + 1)
         if not known.standing:  # else it comes by itself
-            self._believe(known, known.waiting + 1)
             self._bell.set()
 
     def _ended(self, lane: Lane) -> None:
@@ -420,10 +432,10 @@ class NatsJobs:
             try:
                 while self._surplus:
                     await self._surplus.popleft().release()
+                await self._make_missing()
                 await self._listen_as_wanted()
                 if monotonic() >= self._look_at:
                     await self._look()
-                await self._make_missing()
             except (AgentsError, Refused, nats.errors.Error) as error:
                 log.warning("the job queue cannot be looked at and will be again: %s", error)
                 self._look_at = monotonic() + _LOOK_SECONDS
@@ -482,43 +494,55 @@ class NatsJobs:
         missing = [known for known in self._hungry.values() if not (known.made or known.resting)]
         if not missing:
             return
+        if len(missing) > _MADE_TOGETHER:
+            self._chores.set()  # the others next
+            del missing[_MADE_TOGETHER:]
         made = Counter(known.lane.tenant for known in self._lanes.values() if known.made)
         limit = anyio.CapacityLimiter(_MAKING)
         async with together() as tasks:
             for known in missing:
-                if made.total() >= MAX_LANES and (idle := self._idle_lane()):
-                    await self._remove(idle)
-                    made[idle.lane.tenant] -= 1
-                if made.total() >= MAX_LANES or made[known.lane.tenant] >= MAX_LANES // _TENANT_SHARE:
-                    known.resting = True
-                    self._look_within(_LOOK_SECONDS)
-                else:
+                if await self._make_way(known.lane.tenant, made):
                     made[known.lane.tenant] += 1
                     tasks.start_soon(self._make, known, limit)
+                else:
+                    known.resting = True
+                    self._look_within(_LOOK_SECONDS)
+        for known in missing:  # all at once, so that whose lane was made first has nothing from it
+            known.made = not known.resting
+        self._bell.set()
 
     async def _make(self, known: _Known, limit: anyio.CapacityLimiter) -> None:
         async with limit:
             try:
                 await make_lane(self._link, lane_name(known.lane), known.subject)
-            except Refused as refused:
-                log.warning("no consumer for %s: %s", known.subject, refused)
+            except (AgentsError, Refused, nats.errors.Error) as error:
+                log.warning("no consumer for %s: %s", known.subject, error)
                 known.resting = True
                 self._look_within(_LOOK_SECONDS)
-            else:
-                known.made = True
-                self._bell.set()
 
-    def _idle_lane(self) -> _Known | None:
-        """The lane unused for longest of those where nothing waits or runs as far as we know."""
-        usable = (known for known in self._lanes.values() if known.made)
-        return next(
-            (known for known in usable if not (known.waiting or known.held or known.foreign > 0 or known.asks)), None
-        )
+    async def _make_way(self, tenant: str, made: Counter[str]) -> bool:
+        """Whether the tenant may have one more lane, if need be after removing an idle one."""
+        if made[tenant] >= MAX_LANES // _TENANT_SHARE:
+            idle = self._idle_lane(tenant)
+        elif made.total() >= MAX_LANES:
+            idle = self._idle_lane("")
+        else:
+            return True
+        if idle is None:
+            return False
+        self._forget_requests(idle)
+        idle.made = False
+        made[idle.lane.tenant] -= 1
+        await remove_lane(self._link, lane_name(idle.lane))
+        return True
 
-    async def _remove(self, known: _Known) -> None:
-        self._forget_requests(known)
-        known.made = False
-        await remove_lane(self._link, lane_name(known.lane))
+    def _idle_lane(self, tenant: str) -> _Known | None:
+        """The lane, of that tenant or of any, that was idle for longest, as far as we know."""
+        for lane, known in self._lanes.items():
+            busy = known.waiting or known.held or known.foreign > 0 or known.asks
+            if known.made and not busy and tenant in ("", lane.tenant):
+                return known
+        return None
 
 
 def _more(known: _Known) -> int:

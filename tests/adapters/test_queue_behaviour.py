@@ -13,7 +13,7 @@ import anyio
 import psutil
 import pytest
 
-from mcp_agents.adapters import nats_topology
+from mcp_agents.adapters import nats_jobs, nats_topology
 from mcp_agents.adapters.nats_embedded import EmbeddedOptions, embedded
 from mcp_agents.adapters.nats_jobs import RESERVE, NatsJobs, lane_name
 from mcp_agents.adapters.nats_link import Endpoint, NatsLink, connect
@@ -368,6 +368,20 @@ async def test_jobs_published_without_any_worker_are_found_by_the_first(house: H
     async with house.worker() as jobs:
         assert sorted(names(await taken(jobs, 40, room=5))) == sorted(f"ex_{lane}" for lane in range(40))
     assert (await house.link.api(f"CONSUMER.LIST.{JOBS}"))["total"] == 40
+
+
+async def test_more_lanes_than_may_have_a_consumer_are_served_in_turn(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Idle lanes make way, a tenant's own and others'; never are there more than the bound."""
+    monkeypatch.setattr(nats_jobs, "MAX_LANES", 8)
+    for tenant in range(5):
+        for agent in range(5):
+            await house.put(f"t{tenant}", f"ex_{tenant}_{agent}", agent=f"ag_{agent}")
+    async with house.worker() as jobs:
+        found = await taken(jobs, 25, room=4)
+        assert (await house.link.api(f"CONSUMER.LIST.{JOBS}"))["total"] <= 8
+    assert sorted(names(found)) == sorted(f"ex_{tenant}_{agent}" for tenant in range(5) for agent in range(5))
 
 
 async def test_a_killed_server_comes_back_with_every_job(house: House) -> None:
