@@ -125,7 +125,7 @@ def _chunk(data: bytes) -> bytes:
 @click.option("--tokens", type=click.IntRange(1), default=32, help="Words of each answer.")
 @click.option("--apart", is_flag=True, help="Send every token on its own.")
 @runs_async
-async def main(latency: float, tokens: int, apart: bool) -> None:
+async def main(latency: float, tokens: int, apart: bool) -> None:  # noqa: FBT001  # click gives it by name
     """Answer on OpenAI's wire without a model. Example: --latency 1.0"""
     many_files()
     with listen("127.0.0.1", 0) as listener:
