@@ -3,6 +3,7 @@
 `python -m mcp_agents.server.bench.echo PROVIDER` prints its URL and serves on loopback until it is stopped.
 """
 
+from functools import partial
 from typing import Any
 
 import click
@@ -13,7 +14,7 @@ from mcp.server.lowlevel.server import Server
 
 from mcp_agents.kernel.model import Model
 from mcp_agents.server.bench.floors import bare_loop
-from mcp_agents.server.cli.common import runs_async
+from mcp_agents.server.bench.machine import run
 from mcp_agents.server.compose import bare_models
 from mcp_agents.server.listening import listen
 
@@ -39,23 +40,23 @@ class _Floors:
         return mcp.ListToolsResult(tools=[mcp.Tool(name=name, input_schema=_SCHEMA) for name in ("echo", "loop")])
 
 
-@click.command()
-@click.argument("provider")
-@runs_async
-async def main(provider: str) -> None:
-    """Serve the floors; the loop asks PROVIDER, an address of OpenAI's wire."""
+async def _serve(provider: str) -> None:
     async with bare_models(provider) as models:
         floors = _Floors(models["direct"])
         server = Server(
-            "floors",
-            on_list_tools=floors.list,
-            on_call_tool=floors.call,
-            get_tool_input_schema=lambda _: _SCHEMA,
+            "floors", on_list_tools=floors.list, on_call_tool=floors.call, get_tool_input_schema=lambda _: _SCHEMA
         )
         with listen("127.0.0.1", 0) as listener:
             click.echo(f"http://127.0.0.1:{listener.getsockname()[1]}/mcp")
             config = uvicorn.Config(server.streamable_http_app(), log_level="error")
             await uvicorn.Server(config).serve(sockets=[listener])
+
+
+@click.command()
+@click.argument("provider")
+def main(provider: str) -> None:
+    """Serve the floors; the loop asks PROVIDER, an address of OpenAI's wire."""
+    run(partial(_serve, provider))
 
 
 if __name__ == "__main__":

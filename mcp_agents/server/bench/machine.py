@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -42,6 +42,11 @@ async def child(module: str, *arguments: str) -> AsyncIterator[Child]:
             await anyio.to_thread.run_sync(process.wait, 15)
         if process.stdout:
             process.stdout.close()
+
+
+def run(main: Callable[[], Awaitable[None]]) -> None:
+    """The body of such a program, on the event loop that the product uses."""
+    anyio.run(main, backend_options={"use_uvloop": sys.platform != "win32"})
 
 
 def many_files() -> int:

@@ -14,8 +14,7 @@ import click
 import msgspec
 from msgspec import Struct
 
-from mcp_agents.server.bench.machine import many_files
-from mcp_agents.server.cli.common import runs_async
+from mcp_agents.server.bench.machine import many_files, run
 from mcp_agents.server.listening import listen
 
 ARGUMENTS: Final = '{"a": 2, "b": 40}'
@@ -124,15 +123,18 @@ def _chunk(data: bytes) -> bytes:
 @click.option("--latency", type=click.FloatRange(0), default=0.0, help="Seconds before each answer begins.")
 @click.option("--tokens", type=click.IntRange(1), default=32, help="Words of each answer.")
 @click.option("--apart", is_flag=True, help="Send every token on its own.")
-@runs_async
-async def main(latency: float, tokens: int, apart: bool) -> None:  # noqa: FBT001  # click gives it by name
+def main(*, latency: float, tokens: int, apart: bool) -> None:
     """Answer on OpenAI's wire without a model. Example: --latency 1.0"""
     many_files()
-    with listen("127.0.0.1", 0) as listener:
-        loop = asyncio.get_running_loop()
-        await loop.create_server(lambda: Provider(latency, tokens, apart=apart), sock=listener, backlog=20_000)
-        click.echo(f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
-        await anyio.sleep_forever()
+
+    async def serve() -> None:
+        with listen("127.0.0.1", 0) as listener:
+            loop = asyncio.get_running_loop()
+            await loop.create_server(lambda: Provider(latency, tokens, apart=apart), sock=listener, backlog=20_000)
+            click.echo(f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
+            await anyio.sleep_forever()
+
+    run(serve)
 
 
 if __name__ == "__main__":

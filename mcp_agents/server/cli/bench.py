@@ -4,6 +4,7 @@ import sys
 
 import click
 import msgspec
+from rich.console import Console
 
 from mcp_agents.server.bench import concurrent as at_once
 from mcp_agents.server.bench import execute as whole_runs
@@ -61,8 +62,9 @@ def _told(report: Report, *, check: bool, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(report).decode())
     else:
+        wide = Console(highlight=False, width=max(out.width, _WIDTH))
         for table in tables(report):
-            out.print(table, width=max(out.width, _WIDTH))
+            wide.print(table)
     if check and report.missed:
         err.print("missed: " + "; ".join(target.figure for target in report.missed))
         sys.exit(1)
