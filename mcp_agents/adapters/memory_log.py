@@ -1,4 +1,4 @@
-"""The `Log` port in memory, for unit tests. Held to the NATS log by a shared behaviour suite."""
+"""The `Log` port in memory, for unit tests and the benchmark. Held to the NATS log by a shared behaviour suite."""
 
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ class MemoryLog:
     def __init__(self) -> None:
         self._logs: defaultdict[str, list[Stored]] = defaultdict(list)
         self._sequence = 0
-        self._landed = anyio.Event()
+        self._landed: defaultdict[str, anyio.Event] = defaultdict(anyio.Event)
 
     async def append(self, subject: str, payload: bytes, *, expected: int) -> int:
         log = self._logs[subject]
@@ -25,8 +25,8 @@ class MemoryLog:
             raise Fenced(subject)
         self._sequence += 1
         log.append(Stored(self._sequence, payload))
-        self._landed.set()
-        self._landed = anyio.Event()
+        if subject in self._landed:  # somebody waits for it
+            self._landed.pop(subject).set()
         return self._sequence
 
     async def read(self, subject: str, *, after: int = 0) -> list[Stored]:
@@ -39,7 +39,7 @@ class MemoryLog:
     async def _following(self, subject: str) -> AsyncIterator[Stored]:
         after = 0
         while True:
-            landed = self._landed
+            landed = self._landed[subject]
             for stored in await self.read(subject, after=after):
                 after = stored.sequence
                 yield stored

@@ -4,7 +4,7 @@
 takes what it needs from the `House`. Nothing here decides anything about agents, runs or rights.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -19,6 +19,7 @@ from mcp_agents_tools.toolsets.toolbox import UpstreamToolsets
 from mcp_agents.adapters import nats_topology
 from mcp_agents.adapters.litellm_model import LitellmModel
 from mcp_agents.adapters.litellm_prices import LitellmPriceBook
+from mcp_agents.adapters.memory_log import MemoryLog
 from mcp_agents.adapters.nats_bus import NatsBus
 from mcp_agents.adapters.nats_cached_store import NatsCachedStore
 from mcp_agents.adapters.nats_embedded import EmbeddedOptions, embedded
@@ -44,10 +45,9 @@ from mcp_agents.execution.station import Station
 from mcp_agents.execution.turns import Asker
 from mcp_agents.execution.worker import Tools
 from mcp_agents.kernel.clock import Clock, SystemClock
-from mcp_agents.kernel.errors import Fault, Invalid
+from mcp_agents.kernel.errors import Invalid
 from mcp_agents.kernel.faults import Faults, NoFaults
-from mcp_agents.kernel.messages import Message
-from mcp_agents.kernel.model import Model, ModelAnswer, ModelRequest, ToolSchema
+from mcp_agents.kernel.model import Model, ModelAnswer, ModelRequest, TextDelta
 from mcp_agents.kernel.tenancy import Doors, Tenancy
 from mcp_agents.models.catalog import OFFLINE, ConfiguredModel, Wire
 from mcp_agents.models.keys import ProviderKeys
@@ -80,9 +80,17 @@ class House:
 
 @asynccontextmanager
 async def open_house(
-    settings: Settings, public_url: str, *, faults: Faults | None = None, clock: Clock | None = None
+    settings: Settings,
+    public_url: str,
+    *,
+    faults: Faults | None = None,
+    clock: Clock | None = None,
+    record: bool = True,
 ) -> AsyncIterator[House]:
-    """The house, open. Raises kernel errors that say what to do when something is missing."""
+    """The house, open. Raises kernel errors that say what to do when something is missing.
+
+    `record`: False keeps the logs of runs in memory, for the benchmark that asks what their durability costs.
+    """
     if settings.auth.mode == "external":
         raise Invalid(
             "AUTH_MODE_UNSUPPORTED",
@@ -94,7 +102,7 @@ async def open_house(
     vault = Vault(master)
     async with AsyncExitStack() as stack:
         link = await stack.enter_async_context(_linked(settings, master))
-        tenancy = Tenancy(await _doors(link, clock, faults))
+        tenancy = Tenancy(await _doors(link, clock, faults, record=record))
         egress = AddressRule(allowed_origins=frozenset({public_url}), allow_private=settings.is_loopback)
         hub = await stack.enter_async_context(UpstreamHub(egress, clock=clock))
         tool_servers = StoredToolServers(hub, vault, clock, stdio=settings.stdio)
@@ -166,12 +174,12 @@ async def _linked(settings: Settings, master: MasterKey) -> AsyncIterator[NatsLi
         yield link
 
 
-async def _doors(link: NatsLink, clock: Clock, faults: Faults) -> Doors:
+async def _doors(link: NatsLink, clock: Clock, faults: Faults, *, record: bool) -> Doors:
     store = NatsCachedStore(link, NatsStore(link))
     await store.open()
     return Doors(
         store=store,
-        log=NatsLog(link),
+        log=NatsLog(link) if record else MemoryLog(),
         queue=NatsQueue(link),
         bus=NatsBus(link),
         objects=NatsObjects(link),
@@ -216,22 +224,24 @@ def _wire(model: ModelSettings) -> Wire:
 
 
 @asynccontextmanager
-async def bare_models(twin: str) -> AsyncIterator[dict[str, Callable[..., Awaitable[ModelAnswer]]]]:
-    """The model clients alone, for the benchmark's floors: rule-based, and the others against the HTTP twin."""
+async def bare_models(provider: str) -> AsyncIterator[dict[str, Model]]:
+    """The model clients alone, for the benchmark's floors; all but the rule-based one ask `provider`."""
 
-    def asking(model: Model, request: ModelRequest) -> Callable[..., Awaitable[ModelAnswer]]:
-        async def ask(messages: tuple[Message, ...], tools: tuple[ToolSchema, ...]) -> ModelAnswer:
-            async for item in model.stream(replace(request, messages=messages, tools=tools)):
-                if isinstance(item, ModelAnswer):
-                    return item
-            raise Fault("MODEL_STREAM_ENDED", "The model's answer ended without an end.")
-
-        return ask
-
-    remote = ModelRequest(model="openai/rule-based", messages=(), api_base=twin, api_key="none")
+    remote = ModelRequest(model="openai/bench", messages=(), api_base=provider, api_key="none")
     async with aclosing(OpenaiWireModel()) as direct, aclosing(LitellmModel()) as litellm:
         yield {
-            "bare loop, rule-based model": asking(RuleModel(), ModelRequest(model=OFFLINE.provider_model, messages=())),
-            "bare loop, HTTP twin, direct client": asking(direct, remote),
-            "bare loop, HTTP twin through litellm": asking(litellm, remote),
+            "rule-based": _Asking(RuleModel(), ModelRequest(model=OFFLINE.provider_model, messages=())),
+            "direct": _Asking(direct, remote),
+            "litellm": _Asking(litellm, remote),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """A client that sends every request to one model of one provider."""
+
+    model: Model
+    where: ModelRequest
+
+    def stream(self, request: ModelRequest) -> AsyncIterator[TextDelta | ModelAnswer]:
+        return self.model.stream(replace(self.where, messages=request.messages, tools=request.tools))

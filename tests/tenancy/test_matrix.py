@@ -68,6 +68,11 @@ async def the_run(owner: Tenant, value: str) -> Any:
     return {key: part for key, part in run.items() if key != "timings"}
 
 
+async def the_letter(owner: Tenant, value: str) -> Any:
+    letters = (await owner.wire.call("dead_letter_list", {})).value["dead_letters"]
+    return [letter for letter in letters if letter["execution_id"] == value]
+
+
 async def the_server(owner: Tenant, value: str) -> Any:
     return (await owner.wire.call("tool_server_get", {"name": value.partition("/")[0]})).value
 
@@ -113,6 +118,9 @@ FORMS = {
     "agent by id": Form(the_agent_id, another_id, the_agent),
     "agent by name": Form(the_agent_name, another_name, the_agent),
     "finished run": Form(Tenant.finished, another_id, the_run),
+    "shared run": Form(Tenant.shared, another_id, the_run),
+    "dead letter": Form(Tenant.given_up, another_id, the_letter),
+    "asking run": Form(Tenant.asking, another_id, the_run),
     "run under way": Form(Tenant.running, another_id, the_run),
     "tool server": Form(Tenant.server, another_name, the_server),
     "one tool": Form(lambda owner: _bound(owner, "echo"), another_name, the_server),
@@ -132,6 +140,9 @@ KINDS = {
     "agent": ("agent by id", "agent by name"),
     "run": ("finished run",),
     "live run": ("run under way",),
+    "shared run": ("shared run",),
+    "dead letter": ("dead letter",),
+    "asking run": ("asking run",),
     "server": ("tool server",),
     "binding": ("one tool", "every tool", "an agent", "an agent by name"),
     "agent cursor": ("agent as cursor",),
@@ -188,13 +199,20 @@ TOOLS: dict[str, tuple[dict[str, str], Others]] = {
     "agent_delete": ({"agent": "agent"}, nothing_else),
     "agent_versions": ({"agent": "agent"}, nothing_else),
     "agent_rollback": ({"agent": "agent"}, always(version=1)),
-    "agent_execute": ({"agent": "agent", "idempotency_key": "key"}, an_order),
-    "agent_submit": ({"agent": "agent", "idempotency_key": "key"}, an_order),
+    "agent_execute": ({"agent": "agent", "idempotency_key": "key", "shared": "shared run"}, an_order),
+    "agent_submit": ({"agent": "agent", "idempotency_key": "key", "shared": "shared run"}, an_order),
     "execution_get": ({"execution_id": "run"}, nothing_else),
     "execution_wait": ({"execution_id": "run"}, nothing_else),
     "execution_list": ({"agent": "agent", "cursor": "run cursor"}, nothing_else),
     "execution_events": ({"execution_id": "run"}, nothing_else),
     "execution_cancel": ({"execution_id": "live run"}, nothing_else),
+    "execution_resume": ({"execution_id": "asking run"}, always(effect_id=EFFECT, happened=True)),
+    "execution_share": ({"execution_id": "run"}, nothing_else),
+    "execution_estimate": ({"agent": "agent"}, nothing_else),
+    "dead_letter_list": ({"cursor": "run cursor"}, nothing_else),
+    "dead_letter_requeue": ({"execution_id": "dead letter"}, nothing_else),
+    "usage_report": ({"agent": "agent"}, nothing_else),
+    "cost_report": ({"agent": "agent"}, nothing_else),
     "tool_server_add": ({"name": "new server"}, a_new_server),
     "tool_server_get": ({"name": "server"}, nothing_else),
     "tool_server_list": ({}, nothing_else),
@@ -235,10 +253,13 @@ DATA = frozenset(
         "until", "scope", "period",
         # models and providers of the operator's settings, the same for every tenant
         "fallback_models", "models", "preferred_providers", "provider_key_set.provider",
+        "overrides.fallback_models", "overrides.preferred_providers", "overrides.strategy", "overrides.task_type",
+        "routing.fallback_models", "routing.preferred_providers", "routing.strategy", "routing.task_type",
         # names one of the agent's own bindings, which are references themselves
         "policy.verify_tool",
         # counts within one run or one agent, which is named by another argument
-        "execution_events.cursor", "agent_versions.cursor",
+        "execution_events.cursor", "agent_versions.cursor", "execution_resume.effect_id", "budget_get.cursor",
+        "quota_get.cursor",
     }
 )  # fmt: skip
 """Arguments that are no references, by name or as `tool.name`."""

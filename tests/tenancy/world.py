@@ -12,6 +12,22 @@ import anyio
 import httpx2
 from mcp.server.mcpserver import MCPServer
 
+from mcp_agents.execution.orders import Order
+from mcp_agents.execution.run import Run
+from mcp_agents.kernel import ids
+from mcp_agents.kernel.events import (
+    START,
+    AnyEvent,
+    Failed,
+    InputRequested,
+    ModelAnswered,
+    Problem,
+    Started,
+    ToolClaimed,
+)
+from mcp_agents.kernel.messages import ToolCall
+from mcp_agents.kernel.principal import Principal
+from mcp_agents.server.compose import House
 from tests.hostile.wire import Wire, browserless
 from tests.support.served import Served, served
 from tests.support.tool_servers.served import mcp_app
@@ -58,11 +74,15 @@ class Upstream:
         return made
 
 
+EFFECT = "eff_06f0a1b2c3d4e5f6g7h8i9jkln"
+"""The effect of every run that waits to be told about one."""
+
+
 class Tenant:
     """A tenant with every right; all it writes holds its name, which is the canary."""
 
-    def __init__(self, name: str, wire: Wire, upstream: Upstream) -> None:
-        self.name, self.wire, self.upstream = name, wire, upstream
+    def __init__(self, name: str, wire: Wire, upstream: Upstream, house: House) -> None:
+        self.name, self.wire, self.upstream, self._house = name, wire, upstream, house
         self.owned: set[str] = set()
         self._once: dict[str, str] = {}
 
@@ -113,6 +133,43 @@ class Tenant:
         self.owned.add(run["execution_id"])
         return str(run["execution_id"])
 
+    async def shared(self) -> str:
+        """The id of a finished run that shares its text."""
+        execution_id = await self.finished()
+        await self.wire.call("execution_share", {"execution_id": execution_id, "parts": ["text"]})
+        return execution_id
+
+    async def given_up(self) -> str:
+        """The id of a run that lost its worker too often."""
+        problem = Problem(kind="Exhausted", code="ATTEMPTS_EXHAUSTED", public="It lost its worker too often.")
+        return await self._left([Started(worker="w", attempt=5), Failed(problem=problem)])
+
+    async def asking(self) -> str:
+        """The id of a run that waits to be told what became of a call, whose effect id is `EFFECT`."""
+        call = ToolCall(call_id="c1", tool="gone__tool")
+        return await self._left(
+            [
+                Started(worker="w", attempt=1),
+                ModelAnswered(turn=1, model="m", tool_calls=(call,)),
+                ToolClaimed(effect_id=EFFECT, call_id="c1", tool=call.tool, digest="d"),
+                InputRequested(effect_id=EFFECT, question="Did it happen?"),
+            ]
+        )
+
+    async def _left(self, events: list[AnyEvent]) -> str:
+        """A run of this tenant's twin as a worker would leave it behind."""
+        caller = Principal(tenant=self.name, subject="caller", scopes=frozenset())
+        space = self._house.tenancy.of(caller)
+        agent = (await self._house.services.agents.get(space, await self.twin())).value
+        execution_id = ids.mint("ex", self._house.tenancy.clock)
+        order = Order(agent=agent.id, prompt=f"say done for {self.name}", submitted=True)
+        _, entries = await space.log(execution_id).append(START, [order.requested(agent, caller), *events])
+        run = Run.folded(execution_id, entries)
+        if run.finished:
+            await self._house.services.archive.ended(space, run)
+        self.owned.add(execution_id)
+        return execution_id
+
     async def route(self) -> str:
         """The name of a new virtual model."""
         made = (
@@ -144,7 +201,7 @@ class World:
         auth = self.served.house.auth
         await auth.tenants.create(name)
         token = (await auth.tokens.issue_direct(name)).access_token
-        return Tenant(name, Wire(self.http, self.served.url, token), self.upstream)
+        return Tenant(name, Wire(self.http, self.served.url, token), self.upstream, self.served.house)
 
 
 @asynccontextmanager

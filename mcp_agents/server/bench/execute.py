@@ -1,227 +1,225 @@
-"""`bench execute`: whole runs over HTTP, MCP and OAuth with full sync, beside a bare echo and a bare model loop.
+"""`bench execute`: whole runs beside their floors, in process and over HTTP, MCP and OAuth, with full sync.
 
-One run is two model turns with one call of a real stdio MCP tool between them. All figures of one report are
-measured in one go on one machine; only their ratios say something elsewhere.
+All figures of one report are measured in one go on one machine, in rounds that take turns; only their ratios
+say something elsewhere.
 """
 
-import subprocess
-import sys
+import os
 import tempfile
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from statistics import median
 
-import aiohttp
-import anyio
-import anyio.to_thread
-import psutil
-from msgspec import Struct
+from mcp_agents.kernel.model import Model
+from mcp_agents.server.bench.floors import TOKENS, bare_loop, streamed, streamed_bare
+from mcp_agents.server.bench.inside import Inside, Sync, inside, written
+from mcp_agents.server.bench.load import Rates, RawClient, Sample, Way, drive, interleaved
+from mcp_agents.server.bench.machine import child
+from mcp_agents.server.bench.report import Figures, Report, Target, at_least, at_most, ratio
+from mcp_agents.server.bench.served import Start, pool, served
+from mcp_agents.server.compose import bare_models
 
-from mcp_agents.kernel.errors import Fault
-from mcp_agents.kernel.messages import Message, ToolCall
-from mcp_agents.kernel.model import ModelAnswer, ToolSchema
-from mcp_agents.kernel.tasks import background
-from mcp_agents.server.bench.load import RawClient, Sample, drive
-from mcp_agents.server.compose import House, bare_models, open_house
-from mcp_agents.server.config import Settings
-
-PROMPT = 'Please call add with {"a": 2, "b": 40}'
-_ADD = ToolSchema(
-    name="demo__add",
-    description="Adds.",
-    parameters={"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "number"}}},
-)
-
-
-class Figures(Struct, frozen=True, kw_only=True):
-    """What was measured for one way of running. Milliseconds, runs a second, kilobytes."""
-
-    name: str
-    runs_per_second: float
-    against_echo: float
-    own_ms_p50: float | None = None
-    own_ms_p99: float | None = None
-    durable_writes_per_run: float | None = None
-    kb_per_run_in_flight: float | None = None
+_PROVIDER = "mcp_agents.server.bench.provider"
+_ECHO = "echo on the bare SDK"
+_SDK_LOOP = "bare loop behind the bare SDK"
+_BARE = {"rule-based": "bare loop, rule-based", "direct": "bare loop, direct client", "litellm": "bare loop, litellm"}
+_SERVED = {
+    "rule": "served, rule-based",
+    "builtin": "served, rule-based, built-in tool",
+    "direct": "served, direct client",
+    "litellm": "served, litellm",
+}
+_UNRECORDED = "in process, direct, no record"
+_STREAM = {"bare": "stream, bare aiohttp", "direct": "stream, direct client", "litellm": "stream, litellm"}
 
 
-class Report(Struct, frozen=True, kw_only=True):
-    """One report. `sync` is what NATS was told; `width` how many calls were under way at once."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How much is measured: rounds of so many seconds, `width` calls at once, a crowd held in memory.
 
-    sync: str
-    width: int
-    runs: int
-    figures: tuple[Figures, ...]
+    `litellm`: its import alone takes seconds.
+    """
+
+    rounds: int = 3
+    seconds: float = 4.0
+    width: int = 32
+    crowd: int = 200
+    pickups: int = 200
+    litellm: bool = True
+
+    @staticmethod
+    def quick(*, litellm: bool) -> "Plan":
+        """Enough to see that everything runs; its figures are not to be quoted."""
+        return Plan(rounds=1, seconds=0.2, width=8, crowd=10, pickups=5, litellm=litellm)
+
+    def without(self, name: str) -> bool:
+        """Whether this way is left out."""
+        return "litellm" in name and not self.litellm
 
 
-async def measure(*, runs: int, width: int, sync: str, through_litellm: bool) -> Report:
+async def measure(plan: Plan) -> Report:
     """Measures everything once. Raises `Fault` when a call fails: a figure with errors in it is none."""
-    figures: list[Figures] = []
     with tempfile.TemporaryDirectory(prefix="mcp-agents-bench-") as scratch:
         folder = Path(scratch)
-        async with _process("mcp_agents.adapters.rule_model_http", "--port", "0") as (_, line):
-            twin = line.rsplit(" ", 1)[-1]
-            async with _process("mcp_agents.server.bench.echo") as (_, echo_url), _pool() as http:
-                echo = RawClient(http, echo_url)
-                sample = await _warm(runs, width, lambda: echo.call("echo", {"text": "hello"}))
-                floor = sample.rate
-                figures.append(Figures(name="echo on the bare SDK", runs_per_second=floor, against_echo=1.0))
-            figures += await _bare(runs, width, floor, twin, through_litellm=through_litellm)
-            figures += await _served(folder, runs, width, floor, sync=sync, twin=twin, through_litellm=through_litellm)
-    return Report(sync=sync, width=width, runs=runs, figures=tuple(figures))
-
-
-async def _bare(runs: int, width: int, floor: float, twin: str, *, through_litellm: bool) -> list[Figures]:
-    """The model loop alone, in this process: two turns, one addition, no record of anything."""
-    found: list[Figures] = []
-    async with bare_models(twin) as models:
-        for name, model in models.items():
-            if name.endswith("litellm") and not through_litellm:
-                continue
-
-            async def loop(model: Callable[..., Awaitable[ModelAnswer]] = model) -> None:
-                messages = [Message(role="user", text=PROMPT)]
-                answer = await model(tuple(messages), (_ADD,))
-                call: ToolCall = answer.tool_calls[0]
-                total = call.arguments["a"] + call.arguments["b"]
-                messages += [
-                    Message(role="assistant", tool_calls=(call,)),
-                    Message(role="tool", text=str(total), call_id=call.call_id, tool=call.tool),
-                ]
-                if "42" not in (await model(tuple(messages), (_ADD,))).text:
-                    raise Fault("BENCH_ANSWER", "The bare loop did not get its sum.")
-
-            count = runs if not name.endswith("litellm") else max(width, runs // 4)
-            sample = await _warm(count, width, loop)
-            found.append(Figures(name=name, runs_per_second=sample.rate, against_echo=sample.rate / floor))
-    return found
-
-
-async def _served(
-    folder: Path, runs: int, width: int, floor: float, *, sync: str, twin: str, through_litellm: bool
-) -> list[Figures]:
-    """The product: `serve` in its own process, NATS in another, the demo's tool server in a third."""
-    config = folder / "mcp-agents.toml"
-    lines = ["[server]", f'data_dir = "{folder / "data"}"', "port = 0", "[nats]", f'sync = "{sync}"']
-    lines += ["[[models]]", 'name = "rule-based"', 'litellm_model = "rule-based"']
-    lines += ["[[models]]", 'name = "twin"', 'litellm_model = "openai/rule-based"', f'api_base = "{twin}"']
-    lines += ['wire = "litellm"', "input_micro_usd_per_mtok = 0", "output_micro_usd_per_mtok = 0"]
-    config.write_text("\n".join(lines) + "\n", "utf-8")
-    settings = Settings.model_validate({"server": {"data_dir": str(folder / "data")}, "nats": {"sync": sync}})
-    found: list[Figures] = []
-    async with _process("mcp_agents.server.cli", "serve", "--config", str(config)) as (process, line):
-        url = line.removeprefix("mcp-agents listening on ").strip()
-        async with open_house(settings, url) as house, _pool() as http:
-            token = (await house.auth.tokens.issue_direct("default")).access_token
-            client = RawClient(http, f"{url}/mcp/all", token)
-            await _prepared(client)
-            for agent, name in (("rule", "served, rule-based model"), ("twin", "served, HTTP twin through litellm")):
-                if agent == "twin" and not through_litellm:
-                    continue
-                count = runs if agent == "rule" else max(width, runs // 4)
-                found.append(await _one_way(house, process, client, agent, name, count, width, floor))
-    return found
-
-
-async def _one_way(  # one measurement has this many facts
-    house: House,
-    process: "subprocess.Popen[str]",
-    client: RawClient,
-    agent: str,
-    name: str,
-    runs: int,
-    width: int,
-    floor: float,
-) -> Figures:
-    async def run() -> dict[str, Any]:
-        result = await client.call("agent_execute", {"agent": agent, "prompt": PROMPT, "stream": False})
-        structured: dict[str, Any] = result["structuredContent"]
-        if structured["status"] != "completed" or "42" not in structured["text"]:
-            raise Fault("BENCH_RUN", f"A run ended {structured['status']}.")
-        return structured
-
-    own: list[float] = []
-
-    async def alone() -> None:
-        began = time.perf_counter()
-        timings = (await run())["timings"]
-        own.append(time.perf_counter() - began - (timings["model_ms"] + timings["tools_ms"]) / 1000)
-
-    await drive(width, width, run)
-    lonely = await drive(max(50, runs // 10), 1, alone)
-    before = await _written(house)
-    wide = await drive(runs, width, run)
-    writes = (await _written(house) - before) / runs
-    own_sample = Sample(lonely.seconds, own)
-    return Figures(
-        name=name,
-        runs_per_second=wide.rate,
-        against_echo=wide.rate / floor,
-        own_ms_p50=own_sample.percentile(50),
-        own_ms_p99=own_sample.percentile(99),
-        durable_writes_per_run=writes,
-        kb_per_run_in_flight=await _memory(client, process, agent),
+        async with child(_PROVIDER) as provider, bare_models(provider.line) as models:
+            served_figures, served_targets = await _served(plan, folder / "served", provider.line)
+            inside_figures, inside_targets = await _inside(plan, folder, provider.line, models)
+        stream_figures, stream_targets = await _streams(plan)
+    return Report(
+        what=f"execute: {plan.rounds} rounds of {plan.seconds:g} s, {plan.width} wide; served with sync always",
+        figures=(*served_figures, *inside_figures, *stream_figures),
+        targets=(*served_targets, *inside_targets, *stream_targets),
     )
 
 
-async def _memory(client: RawClient, process: "subprocess.Popen[str]", agent: str) -> float:
-    """Resident memory that 200 runs in flight add to the server, each."""
-    server = psutil.Process(process.pid)
-    crowd = 200
-    arguments = {"agent": agent, "prompt": 'Please call count_slowly with {"to": 2}', "stream": False}
-    before: int = server.memory_info().rss
-    peak = before
-    async with background() as tasks:
+async def _served(plan: Plan, folder: Path, provider: str) -> tuple[list[Figures], list[Target]]:
+    """The server beside an echo, and beside the bare loop, behind the bare SDK."""
+    async with (
+        served(folder, provider, "always") as (server, start),
+        child("mcp_agents.server.bench.echo", provider) as sdk,
+        pool() as http,
+    ):
+        bare = RawClient(http, sdk.line)
+        ways = [
+            Way(_ECHO, lambda: bare.call("echo", {"text": "hello"}), sdk.pid),
+            Way(_SDK_LOOP, lambda: bare.call("loop", {}), sdk.pid),
+            *(server.way(name, agent) for agent, name in _SERVED.items() if not plan.without(agent)),
+        ]
+        rates = await interleaved(ways, rounds=plan.rounds, seconds=plan.seconds, width=plan.width)
+        own = await server.own("rule", plan.seconds * plan.rounds)
+        alone = Figures(
+            name="served, rule-based, own time, one at a time",
+            runs_per_second=own.rate,
+            p50_ms=own.percentile(50),
+            p99_ms=own.percentile(99),
+            writes=await server.writes("rule", plan.width * 4),
+            kb_in_flight=await server.held(plan.crowd),
+        )
+    figures = [Figures.of(name, found, rates[_ECHO]) for name, found in rates.items()]
+    return [*figures, alone], [*_held_to(rates), *_alone(alone, own, start)]
 
-        async def watch() -> None:
-            nonlocal peak
-            while True:
-                peak = max(peak, server.memory_info().rss)
-                await anyio.sleep(0.05)
 
-        tasks.start_soon(watch)
-        await drive(crowd, crowd, lambda: client.call("agent_execute", arguments))
-    return (peak - before) / crowd / 1024
+def _held_to(rates: dict[str, Rates]) -> list[Target]:
+    rule, direct = rates[_SERVED["rule"]], rates[_SERVED["direct"]]
+    return [
+        at_least("runs/s over HTTP, MCP and OAuth, direct client", median(direct.per_second), 300),
+        at_least(
+            "the same against the bare loop behind the SDK",
+            ratio(direct.per_second, rates[_SDK_LOOP].per_second),
+            0.4,
+            floor=f"{median(rates[_SDK_LOOP].per_second):.0f}/s",
+        ),
+        at_least(
+            "agent_execute against the echo",
+            ratio(rule.per_second, rates[_ECHO].per_second),
+            0.30,
+            floor=f"{median(rates[_ECHO].per_second):.0f}/s",
+        ),
+    ]
 
 
-async def _prepared(client: RawClient) -> None:
-    await client.call("tool_server_add", {"name": "demo", "transport": "stdio", "command": "mcp-agents-demo-tools"})
-    for name, model in (("rule", "rule-based"), ("twin", "twin")):
-        await client.call("agent_create", {"name": name, "virtual_model": model, "tools": ["demo/*"]})
+def _alone(figures: Figures, own: Sample, start: Start) -> list[Target]:
+    return [
+        at_most("own time, p50", own.percentile(50), 8, "ms"),
+        at_most("own time, p99", own.percentile(99), 25, "ms"),
+        at_most("memory of a run in flight, served", figures.kb_in_flight or 0, 40, "KB"),
+        at_most("start of serve to its first answer, warm", start.seconds, 2, "s"),
+        at_most("memory of serve after it", start.kb / 1024, 120, "MB"),
+    ]
 
 
-async def _written(house: House) -> int:
-    """Messages that all streams together have stored so far."""
-    answer = await house.link.api("STREAM.LIST")
-    return sum(
-        int(stream["state"]["last_seq"]) for stream in answer["streams"] if stream["config"]["name"] != "CB_CANARY"
+async def _inside(
+    plan: Plan, folder: Path, provider: str, models: dict[str, Model]
+) -> tuple[list[Figures], list[Target]]:
+    """Durable runs in this process, beside the bare loop and beside themselves without a record."""
+    async with _houses(folder, provider, plan.width) as houses:
+        ways = [Way(name, partial(bare_loop, models[key]), os.getpid()) for key, name in _BARE.items()]
+        ways += [Way(_named(key), partial(house.run, "direct"), os.getpid()) for key, house in houses.items()]
+        ways.append(Way("in process, litellm, interval", partial(houses["interval"].run, "litellm"), os.getpid()))
+        ways = [way for way in ways if not plan.without(way.name)]
+        rates = await interleaved(ways, rounds=plan.rounds, seconds=plan.seconds, width=plan.width)
+        runs = plan.width * 4
+        before = await written(houses["always"].house)
+        await drive(runs, plan.width, lambda: houses["always"].run("direct"))
+        writes = (await written(houses["always"].house) - before) / runs
+        waits = Sample(1, [await houses["always"].picked_up() for _ in range(plan.pickups)])
+    figures = [Figures.of(name, found) for name, found in rates.items()]
+    figures.append(
+        Figures(
+            name="a submitted run's pick-up by an idle worker",
+            runs_per_second=0,
+            p50_ms=waits.percentile(50),
+            p99_ms=waits.percentile(99),
+            writes=writes,
+        )
     )
-
-
-async def _warm(calls: int, width: int, call: Callable[[], Awaitable[Any]]) -> Sample:
-    await drive(width * 2, width, call)
-    return await drive(calls, width, call)
-
-
-def _pool() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+    targets = [
+        at_least(
+            f"runs/s in process, direct client, {sync}",
+            median(rates[_named(sync)].per_second),
+            bound,
+            floor=f"bare {median(rates[_BARE['direct']].per_second):.0f}/s",
+        )
+        for sync, bound in (("interval", 500), ("always", 250))
+    ]
+    price = ratio(rates[_named("always")].cpu_ms, rates[_UNRECORDED].cpu_ms)
+    targets.append(at_most("price of durability in CPU", price, 1.5, "times", f"{rates[_UNRECORDED].cpu_ms[0]:.1f} ms"))
+    if plan.litellm:
+        bare, own = rates[_BARE["litellm"]], rates["in process, litellm, interval"]
+        through = ratio(own.per_second, bare.per_second)
+        floor = f"{median(bare.per_second):.0f}/s"
+        targets.append(at_least("runs/s through litellm against the bare litellm loop", through, 0.85, floor=floor))
+    return figures, [*targets, at_most("pick-up by an idle worker, p99", waits.percentile(99), 10, "ms")]
 
 
 @asynccontextmanager
-async def _process(module: str, *arguments: str) -> "AsyncIterator[tuple[subprocess.Popen[str], str]]":
-    """One of our programs in its own process, with the first line it printed."""
-    process = subprocess.Popen(  # noqa: ASYNC220, S603  # our own program, started before anything is measured
-        [sys.executable, "-m", module, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        line = await anyio.to_thread.run_sync(process.stdout.readline) if process.stdout else ""
-        if not line:
-            raise Fault("BENCH_START_FAILED", f"{module} did not start.")
-        yield process, line.strip()
-    finally:
-        process.terminate()
-        process.wait(15)
-        if process.stdout:
-            process.stdout.close()
+async def _houses(folder: Path, provider: str, width: int) -> AsyncIterator[dict[str, Inside]]:
+    """The same house three times: full sync, sync at an interval, and no record at all."""
+    kinds: dict[str, tuple[Sync, bool]] = {
+        "always": ("always", True),
+        "interval": ("interval", True),
+        "unrecorded": ("interval", False),
+    }
+    async with AsyncExitStack() as stack:
+        yield {
+            name: await stack.enter_async_context(
+                inside(folder / name, provider, sync=sync, width=width * 2, record=record)
+            )
+            for name, (sync, record) in kinds.items()
+        }
+
+
+def _named(key: str) -> str:
+    return _UNRECORDED if key == "unrecorded" else f"in process, direct, {key}"
+
+
+async def _streams(plan: Plan) -> tuple[list[Figures], list[Target]]:
+    """Answers of many tokens, each sent on its own, with every delta delivered."""
+    tokens = str(TOKENS)
+    async with (
+        child(_PROVIDER, "--tokens", tokens, "--apart") as provider,
+        bare_models(provider.line) as models,
+        pool() as http,
+    ):
+        ways = [Way(_STREAM["bare"], lambda: streamed_bare(http, provider.line), os.getpid())]
+        ways += [
+            Way(_STREAM[key], partial(streamed, models[key]), os.getpid())
+            for key in ("direct", "litellm")
+            if not plan.without(key)
+        ]
+        rates = await interleaved(ways, rounds=plan.rounds, seconds=plan.seconds / 2, width=plan.width)
+    # A provider that sends every token alone is slower than the client: what a core can do is in its CPU time.
+    per_core = {name: [TOKENS * 1000 / ms for ms in found.cpu_ms] for name, found in rates.items()}
+    direct, bare = per_core[_STREAM["direct"]], per_core[_STREAM["bare"]]
+    floor = f"{median(bare):.0f}/s"
+    targets = [at_least("streamed tokens/s per core against bare aiohttp", ratio(direct, bare), 0.3, floor=floor)]
+    if plan.litellm:
+        litellm = per_core[_STREAM["litellm"]]
+        floor = f"{median(litellm):.0f}/s"
+        targets.append(
+            at_least("streamed tokens/s per core against litellm", ratio(direct, litellm), 50, "times", floor=floor)
+        )
+    return [Figures.of(name, found) for name, found in rates.items()], targets

@@ -1,8 +1,8 @@
 """Requests at a given width, from a client that costs little itself, so that the server is what is measured."""
 
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
 from statistics import quantiles
 from typing import Any
 
@@ -11,6 +11,7 @@ import msgspec
 
 from mcp_agents.kernel.errors import Fault
 from mcp_agents.kernel.tasks import together
+from mcp_agents.server.bench.machine import cpu_seconds
 
 _VERSION = "2026-07-28"
 _encode = msgspec.json.Encoder().encode
@@ -35,13 +36,25 @@ class Sample:
         return quantiles(self.latencies, n=100, method="inclusive")[percent - 1] * 1000
 
 
-async def drive(calls: int, width: int, call: Callable[[], Awaitable[Any]]) -> Sample:
+Call = Callable[[], Awaitable[Any]]
+
+
+async def drive(calls: int, width: int, call: Call) -> Sample:
     """`calls` calls, `width` at a time."""
+    return await _driven(iter(range(calls)), width, call)
+
+
+async def drive_for(seconds: float, width: int, call: Call) -> Sample:
+    """Calls for so long, `width` at a time; each lane makes one call at least."""
+    until = time.perf_counter() + seconds
+    return await _driven(iter(lambda: time.perf_counter() < until, False), width, call)
+
+
+async def _driven(turns: Iterator[Any], width: int, call: Call) -> Sample:
     latencies: list[float] = []
-    left = iter(range(calls))
 
     async def lane() -> None:
-        for _ in left:
+        for _ in turns:
             began = time.perf_counter()
             await call()
             latencies.append(time.perf_counter() - began)
@@ -51,6 +64,37 @@ async def drive(calls: int, width: int, call: Callable[[], Awaitable[Any]]) -> S
         for _ in range(width):
             tasks.start_soon(lane)
     return Sample(time.perf_counter() - began, latencies)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way of doing the work: a call, and the process whose processor time it is paid with."""
+
+    name: str
+    call: Call
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a way came to in each round: calls a second, and processor milliseconds for each call."""
+
+    per_second: list[float] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)
+
+
+async def interleaved(ways: list[Way], *, rounds: int, seconds: float, width: int) -> dict[str, Rates]:
+    """Each way in turn, several times over, so that a busy neighbour disturbs all of them alike."""
+    found = {way.name: Rates() for way in ways}
+    for way in ways:
+        await drive(width, width, way.call)  # connections, caches and imports are not what is measured
+    for _ in range(rounds):
+        for way in ways:
+            used = cpu_seconds(way.pid)
+            sample = await drive_for(seconds, width, way.call)
+            found[way.name].per_second.append(sample.rate)
+            found[way.name].cpu_ms.append((cpu_seconds(way.pid) - used) / len(sample.latencies) * 1000)
+    return found
 
 
 class RawClient:
