@@ -17,7 +17,7 @@ import pytest
 
 from mcp_agents.kernel.tasks import together
 from tests.hostile.wire import ERAS, Answer, Era, Wire
-from tests.tenancy.world import PROVIDER, TWIN, Tenant, World, fresh, world
+from tests.tenancy.world import EFFECT, PROVIDER, TWIN, Tenant, World, fresh, world
 
 pytestmark = pytest.mark.anyio
 
@@ -378,7 +378,7 @@ async def ask(row: Row, me: Tenant, value: str, tool_name: str = "") -> Answer:
     match row.place:
         case "tool":
             references, others = TOOLS[row.target]
-            given = [value] if references[row.argument] == "binding" else value
+            given = [value] if references[row.argument] in ("binding", "shared run") else value
             arguments = {**await others(me), row.argument: given}
             return await me.wire.call(row.target, arguments, era=row.era)
         case "resource":
@@ -607,7 +607,7 @@ async def test_no_variant_of_a_foreign_id_reaches_it(strangers: World, variant: 
     assert not wrong, "\n".join(wrong)
 
 
-ALLOWED = {("execution_list", "empty"), ("tool_list", "empty")}
+ALLOWED = {(tool, "empty") for tool in ("execution_list", "tool_list", "usage_report", "cost_report")}
 """Where an empty text is no reference but the absence of a filter."""
 
 
