@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import psutil
 import pytest
 
 from mcp_agents.agents.spec import AgentDraft
-from mcp_agents.execution.dispatch import Order
+from mcp_agents.execution.orders import Order
 from mcp_agents.kernel.events import FinalEvent, event_name
 from mcp_agents.kernel.faults import Faults
 from mcp_agents.kernel.principal import Principal
@@ -145,7 +144,6 @@ class Nursery:
             [sys.executable, "-m", "tests.support.nursery"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
             text=True,
         )
         self._ordering = anyio.Lock()
@@ -187,14 +185,11 @@ class Nursery:
 async def aftermaths(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Aftermath]]:
     """Every scenario, run; by name."""
     found: dict[str, Aftermath] = {}
-    # Imported before any run, since the seconds it takes would cost the runs of this process their leases.
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    import_module("litellm")
     nursery = Nursery()
     async with ScriptedProvider(_script()) as provider, background() as tasks:
         tasks.start_soon(nursery.listen)
         try:
-            limit = anyio.CapacityLimiter(8)
+            limit = anyio.CapacityLimiter(6)
 
             async def one(scenario: Scenario) -> None:
                 async with limit:
@@ -225,7 +220,7 @@ def _script() -> list[Step]:
 async def _play(scenario: Scenario, folder: Path, nursery: Nursery, provider: str) -> Aftermath:
     settings = {
         "server": {"data_dir": str(folder), "workers": 0},
-        "models": [{"name": "scripted", "litellm_model": "openai/scripted", "api_base": provider, "wire": "litellm"}],
+        "models": [{"name": "scripted", "litellm_model": "openai/scripted", "api_base": provider, "wire": "openai"}],
     }
     effects = folder / "effects"
     order = Order(agent="worker", prompt=f"Do it. <{scenario.name}>", idempotency_key="once")
@@ -249,15 +244,19 @@ async def _play(scenario: Scenario, folder: Path, nursery: Nursery, provider: st
             if scenario.retried_by_client:
                 await dispatcher.submit(space, ADMIN, order)
             else:
-                assert await house.sweeper.sweep() == 1
+                assert await house.crew.recovery.sweep() == 1
         else:
             await dispatcher.submit(space, ADMIN, order)
             if scenario.role == "worker":
                 died = os.WTERMSIG(await nursery.die(dying)) == signal.SIGKILL
         async with background() as tasks:
-            tasks.start_soon(house.worker(0).work)
+            tasks.start_soon(house.crew.worker().work)
             executions = await space.execution_ids()
-            view = await dispatcher.wait(space, executions[-1], 60)
+            with anyio.fail_after(60):
+                async with dispatcher.follow(space, executions[-1], deltas=False) as updates:
+                    async for _ in updates:
+                        pass
+            view = await dispatcher.view(space, executions[-1])
         _, entries = await space.log(view.execution_id).read()
         return Aftermath(
             status=view.status,

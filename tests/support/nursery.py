@@ -14,10 +14,9 @@ from contextlib import suppress
 from typing import Any
 
 import anyio
-import litellm  # noqa: F401  # imported once here, so that no child has to
 import msgspec
 
-from mcp_agents.execution.dispatch import Order
+from mcp_agents.execution.orders import Order
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.scopes import TENANT_SCOPES
 from mcp_agents.server.compose import open_house
@@ -40,7 +39,7 @@ async def _live(order: dict[str, Any]) -> None:
     settings = Settings.model_validate(order["settings"])
     async with open_house(settings, order["url"], faults=DieAt(order["point"], order["nth"])) as house:
         if order["role"] == "worker":
-            await house.worker(0).work()
+            await house.crew.worker().work()
         principal = Principal(tenant=order["tenant"], subject="caller", scopes=TENANT_SCOPES)
         await house.services.dispatcher.submit(
             house.tenancy.of(principal), principal, msgspec.convert(order["order"], Order)
