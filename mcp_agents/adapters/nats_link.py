@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import anyio
+import msgspec
 import nats
 import nats.errors
+from msgspec import Struct
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -51,6 +53,16 @@ class Endpoint:
     url: str
     user: str = ""
     password: str = ""
+
+
+class _Ack(Struct, frozen=True):
+    """What JetStream answers to a write: where it was stored, or why it was not."""
+
+    seq: int = 0
+    error: dict[str, Any] | None = None
+
+
+_decode_ack: Final = msgspec.json.Decoder(_Ack).decode
 
 
 class Taken(Exception):
@@ -153,10 +165,10 @@ class NatsLink:
         fenced = {**(headers or {}), _EXPECTED: str(expected), _APPEND_ID: append_id}
         patient_until = anyio.current_time() + PATIENCE
         while True:
-            answer = json.loads((await self.request(subject, payload, fenced)).data)
-            error = answer.get("error")
+            ack = _decode_ack((await self.request(subject, payload, fenced)).data)
+            error = ack.error
             if error is None:
-                return int(answer["seq"])
+                return ack.seq
             if error.get("err_code") not in _WRONG_SEQUENCE:
                 if error.get("code") == 503:  # no leader, no room: it may pass
                     if anyio.current_time() > patient_until:
@@ -264,13 +276,19 @@ class Exchange:
     async def next(self, timeout: float) -> Msg:
         """The next answer. Raises nats' `TimeoutError` when none comes within `timeout` seconds."""
         if not self._waiting:
-            self._bell = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            self._bell = loop.create_future()
+            expiry = loop.call_later(timeout, _expire, self._bell)
             try:
-                async with asyncio.timeout(timeout):
-                    await self._bell
-            except TimeoutError as cause:
-                raise nats.errors.TimeoutError from cause
+                await self._bell
+            finally:
+                expiry.cancel()
         return self._waiting.popleft()
+
+
+def _expire(bell: "asyncio.Future[None]") -> None:
+    if not bell.done():
+        bell.set_exception(nats.errors.TimeoutError())
 
 
 @asynccontextmanager

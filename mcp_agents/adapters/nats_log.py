@@ -5,6 +5,7 @@ shared subscription per process is split here among any number of followers. At 
 and listening, and after anything that may have been missed, a follower reads the log again.
 """
 
+import asyncio
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,14 +27,21 @@ _BACKLOG: Final = 256
 class _Follower:
     """What has landed since a follower last looked, and a bell."""
 
+    __slots__ = ("_bell", "live", "missed")
+
     def __init__(self) -> None:
         self.live: deque[tuple[int, Stored]] = deque()
         self.missed = False
-        self.bell = anyio.Event()
+        self._bell: asyncio.Future[None] | None = None
 
     def ring(self) -> None:
-        self.bell.set()
-        self.bell = anyio.Event()
+        if self._bell is not None and not self._bell.done():
+            self._bell.set_result(None)
+
+    async def heard(self) -> None:
+        """Waits for the next ring."""
+        self._bell = asyncio.get_running_loop().create_future()
+        await self._bell
 
 
 class NatsLog:
@@ -89,7 +97,7 @@ class NatsLog:
                 after = stored.sequence
                 yield stored
             if not (stale or follower.missed or follower.live):
-                await follower.bell.wait()
+                await follower.heard()
 
     async def purge(self, subject: str) -> None:
         await self._link.api(f"STREAM.PURGE.{_stream(subject)}", {"filter": subject})
@@ -101,6 +109,8 @@ class NatsLog:
         return found
 
     async def _subscribe(self) -> None:
+        if self._subscribed:
+            return
         async with self._subscribing:
             if not self._subscribed:
                 await self._link.client.subscribe("cb.agent.log.*.*", cb=self._landed)

@@ -11,9 +11,10 @@ surface, the tenant is fixed here.
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final, Generic, NamedTuple, TypeVar
 from zlib import crc32
 
@@ -106,12 +107,18 @@ class Versioned(NamedTuple, Generic[T]):
     revision: int
 
 
+@cache
+def _decoder(kind: type[T]) -> Callable[[bytes], T]:
+    """The decoder of a kind of record; there are a few dozen kinds, and making one costs more than using it."""
+    return msgspec.json.Decoder(kind).decode
+
+
 class Records(Generic[T]):
     """One kind of record under one prefix of one bucket. Values are JSON with a schema version `v`."""
 
     def __init__(self, store: Store, bucket: Bucket, prefix: tuple[str, ...], kind: type[T]) -> None:
         self._store, self._bucket, self._prefix = store, bucket, prefix
-        self._decode = msgspec.json.Decoder(kind).decode
+        self._decode = _decoder(kind)
 
     def _key(self, parts: tuple[str, ...]) -> str:
         return ".".join(_token(part) for part in (*self._prefix, *parts))

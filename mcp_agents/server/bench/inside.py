@@ -21,6 +21,7 @@ from mcp_agents.kernel.scopes import TENANT_SCOPES
 from mcp_agents.kernel.tasks import background
 from mcp_agents.server.compose import House, open_house
 from mcp_agents.server.config import Settings
+from mcp_agents.server.memory import settle_memory
 
 Sync = Literal["always", "interval"]
 
@@ -89,6 +90,7 @@ async def inside(
             await house.services.agents.create(space, draft)
         while house.crew.station.free_hand() is None:
             await anyio.sleep(0.01)
+        settle_memory()
         yield Inside(house)
 
 

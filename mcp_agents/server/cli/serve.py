@@ -1,6 +1,5 @@
 """`serve`, `worker`, `stdio`: the long-running commands."""
 
-import gc
 import json
 import logging
 import os
@@ -33,6 +32,7 @@ from mcp_agents.server.config import Settings
 from mcp_agents.server.http import app
 from mcp_agents.server.listening import listen, url_of
 from mcp_agents.server.mcp import Door
+from mcp_agents.server.memory import settle_memory
 
 log = logging.getLogger("mcp_agents.serve")
 
@@ -140,17 +140,6 @@ async def stdio(config: Path | None) -> None:
         server = Door(house.catalogue, house.services, house.tenancy, local).server()
         async with stdio_server() as (incoming, outgoing):
             await server.run(incoming, outgoing, server.create_initialization_options())
-
-
-def settle_memory() -> None:
-    """Takes what is loaded out of the garbage collector's sight and lets it look less often.
-
-    A run makes thousands of small objects that die at once; with the defaults the collector walks everything
-    that was ever imported for each few hundred of them.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 25, 50)
 
 
 @contextmanager
