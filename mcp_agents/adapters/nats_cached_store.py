@@ -30,7 +30,6 @@ class NatsCachedStore:
         self._link, self._store = link, store
         self._records: dict[tuple[str, str], Record | None] = {}
         self._there: dict[str, set[str]] = {}
-        self._looking: set[str] = set()
         self._one_looks = anyio.Lock()
         self._changes = 0
 
@@ -59,7 +58,7 @@ class NatsCachedStore:
 
     async def _get_indexed(self, bucket: Bucket, key: str) -> Record | None:
         there = self._there.get(bucket)
-        if there is None or bucket in self._looking:
+        if there is None:
             there = await self._look(bucket)
         if key not in there:
             return None
@@ -70,12 +69,12 @@ class NatsCachedStore:
 
     async def _look(self, bucket: Bucket) -> set[str]:
         async with self._one_looks:
-            if bucket not in self._there:
-                self._looking.add(bucket)
-                heard = self._there[bucket] = set()  # what is written while we look is heard
-                heard |= {record.key async for record in self._store.scan(bucket, ">")}
-                self._looking.discard(bucket)
-            return self._there.get(bucket, set())
+            while bucket not in self._there:
+                changes = self._changes
+                found = {record.key async for record in self._store.scan(bucket, ">")}
+                if changes == self._changes:  # else something was written while we looked: look again
+                    self._there[bucket] = found
+            return self._there[bucket]
 
     async def write(self, bucket: Bucket, key: str, value: bytes, *, revision: int, ttl: int = 0) -> int:
         try:

@@ -18,6 +18,7 @@ from mcp_agents.execution.limits import Limits
 from mcp_agents.execution.orders import Order
 from mcp_agents.execution.recorder import Recorder
 from mcp_agents.execution.run import Call, Run
+from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import AgentsError, NotFound
 from mcp_agents.kernel.events import AnyEvent, Parent, ToolDone, ToolFailed
 from mcp_agents.kernel.tenancy import TenantSpace
@@ -43,6 +44,7 @@ class Children:
 
     agents: AgentCatalog
     dispatcher: Dispatcher
+    clock: Clock
 
     async def offered(self, space: TenantSpace, bindings: tuple[str, ...]) -> dict[str, tuple[Tool, Agent]]:
         """The agents that `bindings` name, as tools under model-facing names; one that is gone is left out."""
@@ -78,7 +80,7 @@ class Children:
             traceparent=child_of(run.requested.traceparent),
             depth=run.requested.depth + 1,
             parent=Parent(execution_id=run.execution_id, agent_id=run.agent.id, effect_id=call.effect_id),
-            portion=Limits.of(run).share(run, share),
+            portion=Limits.of(run).share(run, share, self.clock.now()),
         )
         principal = run.requested.caller.principal(recorder.space.tenant).acting(run.agent.id)
         try:

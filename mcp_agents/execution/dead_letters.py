@@ -3,6 +3,8 @@
 `endings` writes them. Above: the surface. Below: the dispatcher, the tenant's records.
 """
 
+from contextlib import suppress
+
 import msgspec
 
 from mcp_agents.execution.dispatch import Dispatcher
@@ -11,7 +13,7 @@ from mcp_agents.execution.orders import Order
 from mcp_agents.execution.run import ExecutionView
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.clock import Clock
-from mcp_agents.kernel.errors import NotFound, WrongRevision
+from mcp_agents.kernel.errors import AgentsError, NotFound, WrongRevision
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import Records, TenantSpace, Versioned
 
@@ -45,9 +47,14 @@ class DeadLetters:
             overrides=old.overrides,
             output_schema=old.output_schema,
             priority=old.priority,
+            portion=old.portion,
             submitted=True,
         )
-        await self._dispatcher.start(space, principal, order, letter.requeued_as)
+        try:
+            await self._dispatcher.start(space, principal, order, letter.requeued_as)
+        except AgentsError:
+            await self._unclaimed(space, execution_id, letter.requeued_as)
+            raise
         return await self._dispatcher.view(space, letter.requeued_as)
 
     async def _claimed(self, space: TenantSpace, execution_id: str) -> DeadLetter:
@@ -62,6 +69,14 @@ class DeadLetters:
             except WrongRevision:
                 continue
             return fresh
+
+    async def _unclaimed(self, space: TenantSpace, execution_id: str, refused: str) -> None:
+        """The run that was to take its place was refused: the letter can be requeued again."""
+        found = await self._found(space, execution_id)
+        if found.value.requeued_as == refused:
+            fresh = msgspec.structs.replace(found.value, requeued_as="")
+            with suppress(WrongRevision):  # somebody else was first
+                await self._records(space).update(_PLACE, execution_id, value=fresh, revision=found.revision)
 
     async def _found(self, space: TenantSpace, execution_id: str) -> Versioned[DeadLetter]:
         found = await self._records(space).get(_PLACE, execution_id) if ids.is_id(execution_id, "ex") else None

@@ -62,7 +62,7 @@ class Dispatcher:
     def __init__(self, tenancy: Tenancy, agents: AgentCatalog, station: Station, slots: Slots, quotas: Quotas) -> None:
         self._tenancy, self._agents = tenancy, agents
         self._station, self._slots, self._quotas = station, slots, quotas
-        self._full_until: dict[tuple[str, str], float] = {}
+        self._full_until: dict[tuple[str, ...], float] = {}
 
     async def submit(self, space: TenantSpace, principal: Principal, order: Order) -> str:
         """Accepts a run durably, or joins the one with the same key, and returns its execution id.
@@ -133,9 +133,11 @@ class Dispatcher:
         # Once begun, accepting is not broken off half way by a caller that hangs up.
         with anyio.CancelScope(shield=True):
             hand = None if order.submitted or order.priority == "low" else self._station.free_hand()
-            if hand is not None and await self._slots.take(space, prepared.requested.agent_id):
-                await self._begin(space, prepared, hand)
-                return
+            if hand is not None:
+                if await self._slots.take(space, prepared.requested.agent_id):
+                    await self._begin(space, prepared, hand)
+                    return
+                hand.take_back()
             try:
                 tip, _ = await space.log(prepared.execution_id).append(START, [prepared.requested])
             except Fenced:
@@ -156,6 +158,7 @@ class Dispatcher:
         try:
             tip, entries = await execution.append(START, [prepared.requested, began])
         except BaseException as error:
+            hand.take_back()
             await self._slots.give_back(space, prepared.requested.agent_id)
             if isinstance(error, Fenced):
                 return
@@ -173,17 +176,19 @@ class Dispatcher:
             if len(self._full_until) > _REMEMBERED:
                 self._full_until.clear()
             wait = min(1.0, (full.retry_after_ms or 0) / 1000)
-            self._full_until[space.tenant, requested.agent_id] = self._tenancy.clock.monotonic() + wait
+            self._full_until[space.tenant, requested.agent_id, requested.priority] = (
+                self._tenancy.clock.monotonic() + wait
+            )
             raise
 
     def _refuse_while_full(self, space: TenantSpace, requested: Requested) -> None:
         """Under overload, most refusals cost nothing: the queue was full a moment ago."""
-        until = self._full_until.get((space.tenant, requested.agent_id))
+        until = self._full_until.get((space.tenant, requested.agent_id, requested.priority))
         if until is None:
             return
         left = until - self._tenancy.clock.monotonic()
         if left <= 0:
-            self._full_until.pop((space.tenant, requested.agent_id), None)
+            self._full_until.pop((space.tenant, requested.agent_id, requested.priority), None)
             return
         raise Exhausted(
             "QUEUE_FULL",
@@ -233,11 +238,12 @@ class Dispatcher:
 
     async def cancel(self, space: TenantSpace, principal: Principal, execution_id: str, reason: str) -> ExecutionView:
         """Ends the run, and the runs it started, unless it has ended; whoever holds it is told and fenced off."""
-        execution = space.log(execution_id)
         while True:
             run = await self.run(space, execution_id)
             if run.finished:
+                await self._cancel_children(space, principal, run)
                 return run.view()
+            execution = space.log(execution_id)
             tip, entries = await execution.read()
             if ends(entries):
                 continue
@@ -246,10 +252,14 @@ class Dispatcher:
             except Fenced:
                 continue  # the run took a step meanwhile
             await space.signal(CONTROL, execution_id, encode(Cancel(execution_id)))
-            await endings.wake_parent(space, run)
-            for call in run.open_calls():
-                if call.child and await self.find(space, call.child):
-                    await self.cancel(space, principal, call.child, f"its parent {execution_id} was cancelled")
+            with anyio.CancelScope(shield=True):
+                await self._cancel_children(space, principal, run)
+                await endings.wake_parent(space, run)
+
+    async def _cancel_children(self, space: TenantSpace, principal: Principal, run: Run) -> None:
+        for call in run.open_calls():
+            if call.child and await self.find(space, call.child):
+                await self.cancel(space, principal, call.child, f"its parent {run.execution_id} was cancelled")
 
     async def tell(
         self, space: TenantSpace, principal: Principal, execution_id: str, effect_id: str, *, happened: bool, text: str
@@ -258,10 +268,12 @@ class Dispatcher:
 
         Raises `Conflict` (`EXECUTION_NOT_WAITING`) when it does not ask about this call, or not any more.
         """
+        if not ids.is_id(execution_id, "ex"):
+            raise unknown_execution()
         execution = space.log(execution_id)
         while True:
             tip, entries = await execution.read()
-            if not entries or not ids.is_id(execution_id, "ex"):
+            if not entries:
                 raise unknown_execution()
             run = Run.folded(execution_id, entries)
             if run.status != "waiting" or run.unsettled(effect_id) is None:

@@ -45,7 +45,9 @@ class Limits:
             max_tool_calls=given.max_tool_calls,
             max_children=given.max_children,
             max_depth=_least(given.max_depth, allowed.max_depth) or 0,
-            timeout_seconds=float(overrides.get("timeout_seconds") or given.timeout_seconds),
+            timeout_seconds=min(
+                float(overrides.get("timeout_seconds") or given.timeout_seconds), allowed.seconds or float("inf")
+            ),
             cost_micro_usd=_least(
                 given.max_cost_micro_usd, overrides.get("max_cost_micro_usd"), allowed.cost_micro_usd
             ),
@@ -57,12 +59,13 @@ class Limits:
         """Whether money or tokens are limited."""
         return self.cost_micro_usd is not None or self.tokens is not None
 
-    def share(self, run: Run, children: int) -> Portion:
+    def share(self, run: Run, children: int, now: datetime) -> Portion:
         """What each of so many children may use at most, carved out of what the run has left."""
         spent = run.spent
         cost = None if self.cost_micro_usd is None else max(0, self.cost_micro_usd - spent.micro_usd) // children
         tokens = None if self.tokens is None else max(0, self.tokens - spent.tokens) // children
-        return Portion(cost_micro_usd=cost, tokens=tokens, max_depth=self.max_depth)
+        seconds = max(0.001, (deadline(run) - now).total_seconds())  # so that the parent hears of its end in time
+        return Portion(cost_micro_usd=cost, tokens=tokens, max_depth=self.max_depth, seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,8 @@ class Loop:
                 while not run.finished and run.status != "waiting":
                     await self._turn(recorder, hands)
         except AgentsError as error:
+            if run.finished:
+                return  # what came after the end is for whoever finds the run ended
             if error.code == STORE_AWAY:
                 raise
             await recorder.record([Failed(problem=Problem.of(error))])
@@ -222,9 +224,9 @@ class Loop:
         """Takes in the ends of the runs it started; waits for those that have not ended, and for people."""
         run = recorder.run
         await self._take_in(recorder)
+        if not run.open_calls():
+            return
         started = [call for call in run.open_calls() if call.child]
-        if not started:
-            return  # nothing is open, or only what a person was asked: then the run waits already
         await recorder.record([HandedOff(to=tuple(call.child for call in started))])
         # One may have ended before it could know that somebody waits; the job it sent would have been dropped.
         if ends := await self._ends_of(recorder, started):

@@ -28,7 +28,11 @@ class Recorder:
     _one: anyio.Lock = field(default_factory=_lock)
 
     async def record(self, events: Iterable[AnyEvent]) -> None:
-        """Appends one commit. Raises `Fenced` when somebody else owns the run now."""
-        async with self._one:
-            self.tip, entries = await self.log.append(self.tip, events)
-            self.run.apply(entries)
+        """Appends one commit. Raises `Fenced` when somebody else owns the run now.
+
+        Not broken off half way: an append that lands unseen would fence its own writer.
+        """
+        with anyio.CancelScope(shield=True):
+            async with self._one:
+                self.tip, entries = await self.log.append(self.tip, events)
+                self.run.apply(entries)

@@ -13,17 +13,19 @@ from typing import Final
 import anyio
 
 from mcp_agents.execution.archive import Archive
-from mcp_agents.execution.run import Run
+from mcp_agents.execution.run import GIVEN_BACK, Run
 from mcp_agents.execution.station import Station
-from mcp_agents.kernel.errors import AgentsError
+from mcp_agents.kernel.errors import AgentsError, Fenced
+from mcp_agents.kernel.events import Retry
 from mcp_agents.kernel.tenancy import Tenancy, TenantSpace
 
 log = logging.getLogger("mcp_agents.recovery")
 
 LOOK_SECONDS: Final = 0.5
 _UNTOUCHED_SECONDS: Final = 10.0
-_EVERYTHING_SECONDS: Final = 300.0
+_EVERYTHING_SECONDS: Final = 60.0
 _ORPHAN_AGE: Final = timedelta(seconds=10)
+_FORGOTTEN_AGE: Final = timedelta(seconds=300)
 _ERASE_SECONDS: Final = 3600.0
 
 
@@ -38,7 +40,7 @@ class Recovery:
     async def work(self) -> None:
         """Looks for what was left behind, until cancelled."""
         clock = self._tenancy.clock
-        untouched_at = everything_at = float("-inf")
+        untouched_at = everything_at = erased_at = float("-inf")
         while True:
             try:
                 if await self.somebody_was_lost() or clock.monotonic() - everything_at > _EVERYTHING_SECONDS:
@@ -47,6 +49,10 @@ class Recovery:
                 if clock.monotonic() - untouched_at > _UNTOUCHED_SECONDS:
                     untouched_at = clock.monotonic()
                     _told(await self.sweep())
+                if clock.monotonic() - erased_at > _ERASE_SECONDS:
+                    erased_at = clock.monotonic()
+                    for space in await self._tenancy.tenants():
+                        await self._archive.erase_old(space)
             except AgentsError as error:
                 log.debug("recovery goes on later: %s", error)
             await anyio.sleep(LOOK_SECONDS)
@@ -64,7 +70,7 @@ class Recovery:
         """Queues accepted runs whose job was lost because their front end died before publishing it."""
         queued = 0
         for space, execution_id in await self._tenancy.untouched():
-            queued += await self._set_going(space, execution_id, frozenset(), only_pending=True)
+            queued += await self._looked_at(space, execution_id, frozenset(), only_pending=True)
         return queued
 
     async def recover(self) -> int:
@@ -72,19 +78,37 @@ class Recovery:
         living = await self._station.living()
         queued = 0
         for space, execution_id in await self._tenancy.live_logs():
-            queued += await self._set_going(space, execution_id, living)
+            queued += await self._looked_at(space, execution_id, living)
         return queued
+
+    async def _looked_at(
+        self, space: TenantSpace, execution_id: str, living: frozenset[str], *, only_pending: bool = False
+    ) -> bool:
+        """As `_set_going`; one log that cannot be read, or a queue that is full, stops nobody else's recovery."""
+        try:
+            return await self._set_going(space, execution_id, living, only_pending=only_pending)
+        except Fenced:
+            return False  # it moved on meanwhile
+        except AgentsError as error:
+            log.warning("run %s is looked at again later: %s", execution_id, error)
+            return False
 
     async def _set_going(
         self, space: TenantSpace, execution_id: str, living: frozenset[str], *, only_pending: bool = False
     ) -> bool:
-        _, entries = await space.log(execution_id).read()
+        tip, entries = await space.log(execution_id).read()
         if not entries:
             return False
         run = Run.folded(execution_id, entries)
         match run.status:
             case "pending":
-                due = self._tenancy.clock.now() - entries[-1].at > _ORPHAN_AGE
+                age = self._tenancy.clock.now() - entries[-1].at
+                # One that waits in a queue is no orphan; with nothing queued it would have been taken by now.
+                due = age > _ORPHAN_AGE and (age > _FORGOTTEN_AGE or not await space.queued())
+            case "running" if not only_pending and run.job == 0 and run.worker == self._station.name:
+                due = not self._station.holds(execution_id)
+                if due:  # ours, and not in our hands: an answer of the store was lost when it began
+                    await space.log(execution_id).append(tip, [Retry(what=GIVEN_BACK, reason="nobody had it")])
             case "running":
                 due = not only_pending and run.job == 0 and run.worker not in living
             case "waiting":

@@ -170,7 +170,10 @@ class Run:
         first = entries[0] if entries else None
         if first is None or not isinstance(first.event, Requested):
             raise Fault("LOG_DAMAGED", "The record of this run has no beginning.", "Start the run again.")
-        agent = msgspec.json.decode(first.event.agent, type=Agent)
+        try:
+            agent = msgspec.json.decode(first.event.agent, type=Agent)
+        except msgspec.MsgspecError as cause:
+            raise Fault("LOG_DAMAGED", "The record of this run cannot be read.", "Start the run again.") from cause
         run = Run(execution_id, first.event, agent, first.at)
         run.apply(entries)
         return run
@@ -218,6 +221,8 @@ class Run:
     def _started(self, event: Started, at: datetime) -> None:
         self.started_at = self.started_at or at
         self.attempts, self.worker, self.job, self.status = event.attempt, event.worker, event.job, "running"
+        if self.waiting_since:
+            self.asked_seconds += (at - self.waiting_since).total_seconds()
         self.waiting_for, self.waiting_since = (), None
 
     def _answered(self, event: ModelAnswered) -> None:
@@ -248,19 +253,16 @@ class Run:
     def _waited(self, event: HandedOff | InputRequested | InputReceived, at: datetime) -> None:
         match event:
             case HandedOff():
-                self.status, self.waiting_for = "waiting", event.to
+                asked = tuple(call.effect_id for call in self.open_calls() if call.asked)
+                self.status, self.waiting_for = "waiting", (*event.to, *asked)
+                self.waiting_since = at if asked else None
             case InputRequested():
                 self._by_effect(event.effect_id).asked = True
-                self.status, self.waiting_since = "waiting", self.waiting_since or at
-                self.waiting_for = (*self.waiting_for, event.effect_id)
             case InputReceived():
                 call = self._by_effect(event.effect_id)
                 text = event.text or (_HAPPENED if event.happened else _NOT_HAPPENED)
                 self._end(call, "done" if event.happened else "failed", text, 0)
                 self.waiting_for = tuple(each for each in self.waiting_for if each != event.effect_id)
-                if not self.waiting_for and self.waiting_since:
-                    self.asked_seconds += (at - self.waiting_since).total_seconds()
-                    self.waiting_since = None
 
     def _finish(self, event: FinalEvent, at: datetime) -> None:
         self.finished_at, self.waiting_for = at, ()

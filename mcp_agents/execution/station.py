@@ -42,8 +42,20 @@ class Hand(Protocol):
         """Whether it would start a run now, without taking a place that waiting runs have a right to."""
         ...
 
+    def promise(self) -> None:
+        """Keeps a place for a run that is about to be begun."""
+        ...
+
+    def take_back(self) -> None:
+        """The promised run is not begun after all."""
+        ...
+
     def begin(self, recorder: Recorder) -> None:
-        """Carries out a run whose log says that this process has begun it."""
+        """Carries out a run whose log says that this process has begun it; its place was promised."""
+        ...
+
+    def holds(self, execution_id: str) -> bool:
+        """Whether this run is in hand now."""
         ...
 
 
@@ -79,8 +91,15 @@ class Station:
         self._hands.remove(hand)
 
     def free_hand(self) -> Hand | None:
-        """A worker that would begin a run now; None while the lease is not held."""
-        return next((hand for hand in self._hands if hand.free), None) if self._kept else None
+        """A worker that would begin a run now, with a place promised; None while the lease is not held."""
+        hand = next((hand for hand in self._hands if hand.free), None) if self._kept else None
+        if hand is not None:
+            hand.promise()
+        return hand
+
+    def holds(self, execution_id: str) -> bool:
+        """Whether a worker of this process has this run in hand now."""
+        return any(hand.holds(execution_id) for hand in self._hands)
 
     async def living(self) -> frozenset[str]:
         """The names of all stations whose lease has not ended."""

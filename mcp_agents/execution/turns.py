@@ -4,6 +4,7 @@ Chooses the model, reserves the worst case, streams, and says what belongs into 
 model and why, what was tried again, what it cost. Above: the loop. Below: the model router, the budgets.
 """
 
+import logging
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -18,7 +19,7 @@ from mcp_agents.execution.run import OUTPUT, Run
 from mcp_agents.execution.signals import DELTA, Delta, encode
 from mcp_agents.execution.spending import Spending
 from mcp_agents.kernel.clock import Clock
-from mcp_agents.kernel.errors import Fault, Invalid
+from mcp_agents.kernel.errors import AgentsError, Fault, Invalid
 from mcp_agents.kernel.events import (
     AnyEvent,
     BudgetSettled,
@@ -36,6 +37,8 @@ from mcp_agents.kernel.routing import Routing
 from mcp_agents.kernel.tenancy import TenantSpace
 from mcp_agents.kernel.toolset import Tool
 from mcp_agents.models.router import Choice, Demand, ModelRouter, PricedAnswer, Setback
+
+log = logging.getLogger("mcp_agents.turns")
 
 _DELTA_SECONDS: Final = 0.05
 _REPAIRS: Final = 1
@@ -106,7 +109,11 @@ class Asker:
             settled = [BudgetSettled(call=run.next_purchase, micro_usd=cost, tokens=tokens)]
         await recorder.record([*answered.before, event, *settled, *rest])
         if answered.reserved:
-            warnings = await self._spending.settle(recorder.space, run)
+            try:
+                warnings = await self._spending.settle(recorder.space, run)
+            except AgentsError as error:  # the answer is recorded: it is settled when the run ends at the latest
+                log.warning("run %s is settled later: %s", run.execution_id, error)
+                return
             if warnings and not run.finished:
                 await recorder.record(warnings)
 

@@ -76,6 +76,7 @@ class Worker:
         self._concurrency = concurrency
         self._ended = anyio.Event()
         self._held: set[_Held] = set()
+        self._promised = 0
         self._weights: dict[str, int] = {}
         self._tasks: TaskGroup | None = None
 
@@ -110,12 +111,26 @@ class Worker:
     @property
     def free(self) -> bool:
         """While less than half of its places are taken: the rest belongs to those who wait in the queue."""
-        return self._tasks is not None and len(self._held) < max(1, self._concurrency // 2)
+        taken = len(self._held) + self._promised
+        return self._tasks is not None and taken < max(1, self._concurrency // 2)
+
+    def promise(self) -> None:
+        """Keeps a place for a run that is about to be begun."""
+        self._promised += 1
+
+    def take_back(self) -> None:
+        """The promised run is not begun after all."""
+        self._promised -= 1
+
+    def holds(self, execution_id: str) -> bool:
+        """Whether this run is in hand now."""
+        return any(held.execution_id == execution_id for held in self._held)
 
     def begin(self, recorder: Recorder) -> None:
         """Carries out a run that was begun by this process; its slot is taken already."""
         if self._tasks is None:
             raise RuntimeError("a worker that does not work was given a run")
+        self._promised -= 1
         run = recorder.run
         held = _Held(run.execution_id, recorder.space, run.agent.id, anyio.CancelScope(), None)
         self._held.add(held)
@@ -168,10 +183,12 @@ class Worker:
             case "done":
                 self._tenancy.faults.reach("job:done")
                 await delivery.done()
-            case "give back":
-                await delivery.release()
+            case "give back":  # at once, but one that comes back again and again must not keep everybody busy
+                await delivery.release(
+                    0 if delivery.attempt < 3 else min(30.0, 0.5 * 2 ** min(6, delivery.attempt - 3))
+                )
             case "later":
-                await delivery.release(_NO_SLOT_SECONDS)
+                await delivery.release(min(5.0, _NO_SLOT_SECONDS * delivery.attempt))
             case "leave":
                 delivery.leave()  # it is somebody else's by now: our word about it could only harm
 
@@ -213,6 +230,8 @@ class Worker:
             raise
         except Exception:  # the boundary: a defect ends this run, not the worker
             log.exception("run %s met a defect", run.execution_id)
+            if run.finished:
+                return "done"
             defect = Fault("INTERNAL", "The run met a defect of the server.", "Report it with the execution id.")
             await recorder.record([Failed(problem=Problem.of(defect))])
         if run.finished:
@@ -260,7 +279,10 @@ class Worker:
         if run.status != "running":
             return None
         if run.job == 0:  # begun without a job, under the lease of its process
-            return "done" if run.worker in await self._tools.station.living() else None
+            station = self._tools.station
+            ours = run.worker == station.name
+            alive = station.holds(run.execution_id) if ours else run.worker in await station.living()
+            return "done" if alive else None
         if delivery.attempt == 1:
             # A second job of a run under way can go. The same job in somebody else's hands cannot: it is
             # what brings the run back if they die, and we are the one who came late.

@@ -87,6 +87,7 @@ class Portion(Struct, frozen=True, kw_only=True, omit_defaults=True):
     cost_micro_usd: int | None = None
     tokens: int | None = None
     max_depth: int | None = None
+    seconds: float | None = None
 
 
 class Parent(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -193,13 +194,13 @@ class ToolClaimed(Event, frozen=True, kw_only=True, tag="tool_claimed"):
 
 
 class HandedOff(Event, frozen=True, kw_only=True, tag="handed_off"):
-    """The run waits for these runs, which it started as tools; no worker is held meanwhile."""
+    """The run waits: for these runs, which it started as tools, and for what people were asked. No worker is held."""
 
     to: tuple[str, ...]
 
 
 class InputRequested(Event, frozen=True, kw_only=True, tag="input_requested"):
-    """The run waits for a person to say whether this call took effect; no worker is held meanwhile."""
+    """A person is to say whether this call took effect; when nothing else is under way the run waits for it."""
 
     effect_id: str
     question: str

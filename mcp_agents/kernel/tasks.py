@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 import anyio
 from anyio.abc import TaskGroup
 
+from mcp_agents.kernel.errors import AgentsError, Fenced
+
 
 @asynccontextmanager
 async def together() -> AsyncIterator[TaskGroup]:
@@ -18,12 +20,29 @@ async def together() -> AsyncIterator[TaskGroup]:
         async with anyio.create_task_group() as tasks:
             yield tasks
     except BaseExceptionGroup as group:
+        if alike := _spoken_for(group):
+            raise alike from group
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]
         if error is group:
             raise
         raise error from error.__cause__
+
+
+def _spoken_for(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """One of several errors of the house that came at once: being fenced counts most."""
+    leaves: list[BaseException] = []
+    groups: list[BaseExceptionGroup[BaseException]] = [group]
+    while groups:
+        for each in groups.pop().exceptions:
+            if isinstance(each, BaseExceptionGroup):
+                groups.append(each)
+            else:
+                leaves.append(each)
+    if len(leaves) < 2 or not all(isinstance(leaf, AgentsError | Fenced) for leaf in leaves):
+        return None
+    return next((leaf for leaf in leaves if isinstance(leaf, Fenced)), leaves[0])
 
 
 @asynccontextmanager

@@ -35,6 +35,7 @@ from mcp_agents.kernel.events import (
     decode_reference,
     encode_commit,
     encode_reference,
+    ends,
 )
 from mcp_agents.kernel.faults import Faults
 from mcp_agents.kernel.job import Depth, Job, Jobs, Lane, Priority, Weights, even
@@ -212,7 +213,9 @@ class ExecutionLog:
 
         Can be repeated, and broken off anywhere: the stream is emptied last.
         """
-        if stored := await self._doors.log.read(self._subject):
+        stored = await self._doors.log.read(self._subject)
+        # Another process may be emptying the subject just now: only a whole log takes the place of one.
+        if stored and ends((await self._fold(START, stored))[1]):
             commits = [_SealedCommit(each.sequence, Raw(each.payload)) for each in stored]
             await self._doors.objects.put(self._sealed, msgspec.json.encode(_Sealed(commits=commits)))
             await self._doors.log.purge(self._subject)
@@ -344,6 +347,11 @@ class Tenancy:
     async def queue_depths(self) -> list[Depth]:
         """Every lane of any tenant that holds a job, with how many wait and how many run."""
         return await self._doors.queue.depths()
+
+    async def tenants(self) -> list[TenantSpace]:
+        """The space of every tenant, for retention."""
+        pattern = [record.key async for record in self._doors.store.scan("cb_tenants", "tenant.*")]
+        return [TenantSpace(self._doors, key.partition(".")[2]) for key in pattern]
 
     async def live_logs(self) -> list[tuple[TenantSpace, str]]:
         """Every execution, of any tenant, whose log is not sealed; for recovery."""

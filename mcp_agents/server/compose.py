@@ -121,7 +121,7 @@ async def open_house(
         spending = Spending(budgets)
         archive = Archive(tenancy, spending, keep_days=settings.retention.execution_days)
         asker = Asker(models, spending, clock, faults)
-        loop = Loop(asker, toolsets, Children(agents, dispatcher), clock, faults)
+        loop = Loop(asker, toolsets, Children(agents, dispatcher, clock), clock, faults)
         auth = build_auth(tenancy.platform(), vault, clock, issuer=public_url, resource=f"{public_url}/mcp")
         yield House(
             settings=settings,

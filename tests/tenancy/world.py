@@ -19,6 +19,7 @@ from mcp_agents.kernel.events import (
     START,
     AnyEvent,
     Failed,
+    HandedOff,
     InputRequested,
     ModelAnswered,
     Problem,
@@ -153,6 +154,7 @@ class Tenant:
                 ModelAnswered(turn=1, model="m", tool_calls=(call,)),
                 ToolClaimed(effect_id=EFFECT, call_id="c1", tool=call.tool, digest="d"),
                 InputRequested(effect_id=EFFECT, question="Did it happen?"),
+                HandedOff(to=()),
             ]
         )
 

@@ -9,6 +9,8 @@ from msgspec import Struct
 from pydantic import Field
 
 from mcp_agents.execution.archive import Summary
+from mcp_agents.execution.dispatch import unknown_execution
+from mcp_agents.kernel import ids
 from mcp_agents.kernel.events import Entry, ends, event_name, public_body
 from mcp_agents_tools.surface.executions.shapes import ID, ExecutionRef, ExecutionResult, plugin, result_of
 from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Listed
@@ -89,6 +91,8 @@ async def execution_events(call: Call, args: EventListing) -> EventPage:
 
 async def _page(call: Call, before: str, limit: int, agent_id: str = "", status: str = "") -> tuple[list[Summary], str]:
     """Runs behind a cursor, and the cursor of the next page; short when the filters let little through."""
+    if before and not ids.is_id(before, "ex"):
+        raise unknown_execution()
     page: list[Summary] = []
     seen = 0
     async with aclosing(call.services.archive.newest(call.space, before=before)) as runs:
