@@ -1,49 +1,92 @@
 """Processes that die where they are told to: imports everything once, then forks one child for each order.
 
-`python -m tests.support.nursery`. Orders come as JSON lines on stdin, `{"pid": …, "status": …}` goes out when
-a child has ended. A child opens the house on the order's folder and works, or submits, until the fault point
-in the order is reached, where it kills itself without any clean-up.
+`python -m tests.support.nursery MODULE…` imports the modules and takes orders as JSON lines on stdin: `{"run":
+"module:function", …}`. The function is a coroutine function and is given the order. `{"born": pid}` goes out
+when a child was forked, `{"pid": …, "status": …}` when it has ended. Children die with the nursery.
+
+`Nursery` is the other side: it gives orders and hears of ends.
 """
 
+import ctypes
+import gc
 import json
 import os
 import signal
+import subprocess
 import sys
-from collections import Counter
 from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import msgspec
 
-from mcp_agents.execution.orders import Order
-from mcp_agents.kernel.principal import Principal
-from mcp_agents.kernel.scopes import TENANT_SCOPES
-from mcp_agents.server.compose import open_house
-from mcp_agents.server.config import Settings
+_PR_SET_PDEATHSIG = 1
 
 
-class DieAt:
-    """Kills the process when the named point is reached for the `nth` time."""
+class Nursery:
+    """Orders children and hears of their ends; `listen` must run meanwhile."""
 
-    def __init__(self, point: str, nth: int) -> None:
-        self._point, self._nth, self._seen = point, nth, Counter[str]()
-
-    def reach(self, point: str) -> None:
-        self._seen[point] += 1
-        if point == self._point and self._seen[point] == self._nth:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-async def _live(order: dict[str, Any]) -> None:
-    settings = Settings.model_validate(order["settings"])
-    async with open_house(settings, order["url"], faults=DieAt(order["point"], order["nth"])) as house:
-        if order["role"] == "worker":
-            await house.crew.worker().work()
-        principal = Principal(tenant=order["tenant"], subject="caller", scopes=TENANT_SCOPES)
-        await house.services.dispatcher.submit(
-            house.tenancy.of(principal), principal, msgspec.convert(order["order"], Order)
+    def __init__(self, *modules: str, stderr: Path | None = None) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.nursery", *modules],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr.open("ab") if stderr else None,
+            env={**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
+            text=True,
         )
+        self._ordering = anyio.Lock()
+        self._births: list[int] = []
+        self._ends: dict[int, int] = {}
+        self._changed = anyio.Event()
+        self._ready = anyio.Event()
+
+    async def listen(self) -> None:
+        """Hears what is said, until cancelled."""
+        assert self._process.stdout is not None
+        while line := await anyio.to_thread.run_sync(self._process.stdout.readline, abandon_on_cancel=True):
+            said = msgspec.json.decode(line)
+            if "born" in said:
+                self._births.append(said["born"])
+            elif "pid" in said:
+                self._ends[said["pid"]] = said["status"]
+            else:
+                self._ready.set()
+            self._changed.set()
+            self._changed = anyio.Event()
+
+    async def ready(self) -> None:
+        """Waits until everything is imported."""
+        await self._ready.wait()
+
+    async def bear(self, order: dict[str, Any]) -> int:
+        """Starts a child; its process id."""
+        async with self._ordering:
+            known = len(self._births)
+            assert self._process.stdin is not None
+            self._process.stdin.write(msgspec.json.encode(order).decode() + "\n")
+            self._process.stdin.flush()
+            while len(self._births) == known:
+                await self._changed.wait()
+            return self._births[-1]
+
+    async def end(self, pid: int) -> int:
+        """The wait status of a child, when it has ended."""
+        while pid not in self._ends:
+            await self._changed.wait()
+        return self._ends[pid]
+
+    def ended(self, pid: int) -> bool:
+        """Whether a child has ended."""
+        return pid in self._ends
+
+    def close(self) -> None:
+        """Ends the nursery and every child that is left."""
+        self._process.kill()
+        self._process.communicate()
 
 
 def _reap(*_: object) -> None:
@@ -55,19 +98,32 @@ def _reap(*_: object) -> None:
             os.write(1, json.dumps({"pid": pid, "status": status}).encode() + b"\n")
 
 
-def main() -> None:
+def _live(order: dict[str, Any], nursery: int) -> None:
+    """The child's whole life; its stdout is its stderr, since stdout is the nursery's word."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != nursery:
+        os._exit(1)
+    os.dup2(2, 1)
+    module, _, function = order["run"].partition(":")
+    anyio.run(getattr(import_module(module), function), order)
+    os._exit(0)
+
+
+def main(modules: list[str]) -> None:
     """Forks a child per line until stdin ends."""
+    for module in ["litellm", "mcp_agents.server.compose", *modules]:
+        import_module(module)  # once here, so that no child has to
+    gc.freeze()  # a child's first collection need not copy every page
     signal.signal(signal.SIGCHLD, _reap)
     os.write(1, b'{"ready": true}\n')
+    nursery = os.getpid()
     while line := sys.stdin.readline():
         pid = os.fork()
         if not pid:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            os.dup2(2, 1)
-            anyio.run(_live, json.loads(line))
-            os._exit(0)
+            _live(json.loads(line), nursery)
         os.write(1, json.dumps({"born": pid}).encode() + b"\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -73,13 +73,17 @@ class Step(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Counts(msgspec.Struct, kw_only=True):
-    """What the provider saw; `unused` names steps that were used fewer times than they say."""
+    """What the provider saw.
+
+    `held` names where answers hold now, `unused` the steps that were used fewer times than they say.
+    """
 
     requests: int
     by_step: list[int]
     answered: int
     disconnected: int
     holding: int
+    held: list[str]
     unexpected: list[str]
     unused: list[str]
 
@@ -99,7 +103,7 @@ class _State:
     released: set[str] = field(default_factory=set)
     answered: int = 0
     disconnected: int = 0
-    holding: int = 0
+    holding: Counter[str] = field(default_factory=Counter)
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def take(self, body: dict[str, Any]) -> Step | None:
@@ -120,12 +124,17 @@ class _State:
             self.unexpected.append(f"turn {turn}: {said[:200]}")
             return None
 
-    def note(self, *, answered: int = 0, disconnected: int = 0, holding: int = 0) -> None:
+    def note(self, *, answered: int = 0, disconnected: int = 0) -> None:
         """Adds to the counts."""
         with self.changed:
             self.answered += answered
             self.disconnected += disconnected
-            self.holding += holding
+            self.changed.notify_all()
+
+    def hold(self, name: str, change: int) -> None:
+        """One answer more, or less, holds at this name."""
+        with self.changed:
+            self.holding[name] += change
             self.changed.notify_all()
 
     def release(self, name: str) -> None:
@@ -142,7 +151,8 @@ class _State:
                 by_step=[self.used[place] for place in range(len(self.steps))],
                 answered=self.answered,
                 disconnected=self.disconnected,
-                holding=self.holding,
+                holding=self.holding.total(),
+                held=[name for name, answers in self.holding.items() if answers],
                 unexpected=list(self.unexpected),
                 unused=[
                     f"step {place} ({step.when or 'any'}): used {self.used[place]} of {step.times}"
@@ -217,11 +227,11 @@ class _App:
         await send({"type": "http.response.body", "body": b""})
 
     async def _hold(self, name: str) -> None:
-        self._state.note(holding=1)
+        self._state.hold(name, 1)
         try:
             await anyio.to_thread.run_sync(self._wait, name, abandon_on_cancel=True)
         finally:
-            self._state.note(holding=-1)
+            self._state.hold(name, -1)
 
     def _wait(self, name: str) -> None:
         with self._state.changed:

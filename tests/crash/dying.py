@@ -1,0 +1,82 @@
+"""What a process of the crash tests does until it dies, or stands still: its life, by the role in its order.
+
+Started by the nursery. `worker` takes jobs; `front` accepts a run and does not work; `serving` accepts a run
+with a free hand of its own.
+"""
+
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+
+from mcp_agents.execution.orders import Order
+from mcp_agents.kernel.principal import Principal
+from mcp_agents.kernel.scopes import TENANT_SCOPES
+from mcp_agents.kernel.tasks import background
+from mcp_agents.server.compose import House, open_house
+from mcp_agents.server.config import Settings
+
+TENANT = "acme"
+CALLER = Principal(tenant=TENANT, subject="caller", scopes=TENANT_SCOPES)
+
+
+class DieAt:
+    """Kills or stops the process when the named point is reached for the `nth` time.
+
+    It writes what is reached behind that into a journal, and lets tools have their turns: the first when so
+    many calls have been sent as wait for one, each further one when the end of the call before is recorded.
+    """
+
+    def __init__(self, order: dict[str, Any]) -> None:
+        self._point, self._nth, self._stops = order["point"], order["nth"], bool(order.get("stops"))
+        self._effects, self._waiting = order["effects"], order.get("turns", 0)
+        self._seen = Counter[str]()
+        self._stood_still = False
+
+    def reach(self, point: str) -> None:
+        self._seen[point] += 1
+        if self._stood_still:
+            with Path(f"{self._effects}.journal").open("a") as journal:
+                journal.write(f"{point}\n")
+        if point == self._point and self._seen[point] == self._nth:
+            self._stood_still = self._stops
+            os.kill(os.getpid(), signal.SIGSTOP if self._stops else signal.SIGKILL)
+        if self._waiting and point == "tool:send" and self._seen[point] == self._waiting:
+            turn(self._effects, 0)
+        if self._waiting and point == "append:ToolDone:stored":
+            turn(self._effects, self._seen[point])
+
+
+def turn(effects: str, number: int) -> None:
+    """Lets the tool go on that waits for this turn."""
+    Path(f"{effects}.turn-{number}").touch()
+
+
+async def live(order: dict[str, Any]) -> None:
+    """Until the point is reached."""
+    settings = Settings.model_validate(order["settings"])
+    async with open_house(settings, order["url"], faults=DieAt(order)) as house:
+        match order["role"]:
+            case "worker":
+                await house.crew.work(1)
+            case "front":
+                wanted = msgspec.convert(order["order"], Order)
+                await house.services.dispatcher.submit(house.tenancy.of(CALLER), CALLER, wanted)
+            case "serving":
+                await _serve(house, msgspec.convert(order["order"], Order))
+
+
+async def _serve(house: House, order: Order) -> None:
+    async with background() as tasks:
+        tasks.start_soon(house.crew.work, 1)
+        while house.crew.station.free_hand() is None:
+            await anyio.sleep(0.01)
+        space, dispatcher = house.tenancy.of(CALLER), house.services.dispatcher
+        async with dispatcher.execute(space, CALLER, order, deltas=order.stream) as (_, updates):
+            async for _ in updates:
+                pass
+        await anyio.sleep_forever()
