@@ -2,12 +2,29 @@
 
 import pytest
 
-from tests.crash.test_crashes import EVERY, FRONT, NATS, REPEATABLE, WORKER, Scenario
+from tests.crash.scenarios import (
+    CHILD,
+    EVERY,
+    FRONT,
+    NATS,
+    PARALLEL,
+    PARENT,
+    REPEATABLE,
+    SERVING,
+    STREAMING,
+    WORKER,
+    Scenario,
+)
 from tests.docs.pages import rows, section, text_of
 
 SECTIONS = {
     "A worker dies": WORKER,
     "A worker dies, and the tool may be repeated": REPEATABLE,
+    "A process that began the run at once dies": SERVING,
+    "A worker dies in the middle of parallel calls": PARALLEL,
+    "An answer is cut in mid-stream": STREAMING,
+    "A run that called another agent dies": PARENT,
+    "The run of the called agent dies": CHILD,
     "A front end dies": FRONT,
     "The NATS server dies": NATS,
 }
@@ -23,16 +40,16 @@ def test_a_section_has_the_scenarios_with_their_points_and_counts(title: str) ->
 
 
 def test_no_scenario_is_left_out() -> None:
-    """The four sections are all there is."""
+    """The sections are all there is."""
     assert [scenario for part in SECTIONS.values() for scenario in part] == EVERY
 
 
 def test_the_trusted_tools_have_the_section_of_their_own() -> None:
     """The page says of one section that the tool may be repeated; the scenarios say so too."""
     assert [scenario for scenario in EVERY if scenario.trusted] == REPEATABLE
-    assert [scenario for scenario in FRONT if not scenario.retried_by_client] == FRONT[-1:]
+    assert [each for each in EVERY if not each.retried_by_client] == [SERVING[-1], FRONT[-1]]
 
 
 def _row(scenario: Scenario) -> tuple[str, ...]:
-    point = scenario.point + (", 2nd time" if scenario.nth == 2 else "")
+    point = scenario.point + {1: "", 2: ", 2nd time", 3: ", 3rd time"}[scenario.nth]
     return (scenario.name, point, str(scenario.answers), str(scenario.effects), str(scenario.unknown))
