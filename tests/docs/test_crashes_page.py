@@ -3,15 +3,12 @@
 import pytest
 
 from tests.crash.scenarios import (
-    CHILD,
     EVERY,
     FRONT,
     NATS,
     PARALLEL,
-    PARENT,
     REPEATABLE,
     SERVING,
-    STREAMING,
     WORKER,
     Scenario,
 )
@@ -22,9 +19,6 @@ SECTIONS = {
     "A worker dies, and the tool may be repeated": REPEATABLE,
     "A process that began the run at once dies": SERVING,
     "A worker dies in the middle of parallel calls": PARALLEL,
-    "An answer is cut in mid-stream": STREAMING,
-    "A run that called another agent dies": PARENT,
-    "The run of the called agent dies": CHILD,
     "A front end dies": FRONT,
     "The NATS server dies": NATS,
 }
