@@ -2,12 +2,12 @@
 
 from typing import Any, Literal
 
-from mcp_agents.agents.schema import check_schema
-from mcp_agents.kernel.routing import Strategy
 from pydantic import BaseModel, ConfigDict, Field
 
+from mcp_agents.agents.schema import check_schema
 from mcp_agents.execution import sharing
 from mcp_agents.execution.orders import Order
+from mcp_agents.kernel.routing import Strategy
 from mcp_agents_tools.surface.executions.shapes import ID, ExecutionResult, plugin, result_of
 from mcp_agents_tools.surface.following import HAND_OVER_SECONDS, execute, wait
 from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints
