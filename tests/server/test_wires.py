@@ -2,9 +2,7 @@
 
 import pytest
 
-from mcp_agents.adapters.litellm_model import LitellmModel
-from mcp_agents.adapters.openai_wire_model import OpenaiWireModel
-from mcp_agents.server.compose import _models
+from mcp_agents.server.compose import _configured
 from mcp_agents.server.config import Settings
 
 
@@ -24,5 +22,4 @@ from mcp_agents.server.config import Settings
 def test_a_model_is_called_through_its_wire(model: str, wire: str, used: str) -> None:
     """The setting decides; without it the direct client takes OpenAI's models."""
     settings = Settings.model_validate({"models": [{"name": "m", "litellm_model": model, "wire": wire}]})
-    (configured,) = _models(settings, LitellmModel(), OpenaiWireModel()).models()
-    assert configured.wire == used
+    assert [_configured(each).wire for each in settings.models] == [used]
