@@ -4,8 +4,10 @@ import re
 
 from hypothesis import given
 from hypothesis import strategies as st
-from mcp_agents_tools.toolsets.listing import cut, depth_over, visible
+from mcp_agents_tools.toolsets.listing import cut, visible
 from mcp_agents_tools.toolsets.names import model_names
+
+from mcp_agents.agents.schema import depth_over
 
 SERVERS = st.text("ab_-", min_size=1, max_size=40)
 TOOLS = st.text("ab_./é ", min_size=1, max_size=100) | st.text(min_size=1, max_size=128)

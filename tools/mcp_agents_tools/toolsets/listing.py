@@ -9,12 +9,12 @@ sent, before any of that, so that a hidden change shows too. Pure functions; `up
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable
 from typing import Any, Final
 
 import mcp_types as mcp
 import msgspec
 
+from mcp_agents.agents.schema import depth_over
 from mcp_agents.kernel.toolserver import UpstreamTool
 
 TOOL_LIMIT: Final = 500
@@ -97,22 +97,6 @@ def cut(text: str, limit: int) -> str:
     if len(data) <= limit:
         return text
     return data[: limit - 3].decode("utf-8", "ignore") + "…"
-
-
-def depth_over(value: Any, limit: int) -> bool:
-    """Whether lists and mappings in `value` are nested deeper than `limit`. Walks without recursion."""
-    level = [value]
-    for _ in range(limit + 1):
-        level = [child for parent in level for child in _children(parent)]
-        if not level:
-            return False
-    return True
-
-
-def _children(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
 
 
 def _cleaned(schema: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import mcp_types as mcp
 import msgspec
 from mcp.shared.exceptions import MCPError
 
+from mcp_agents.agents.schema import depth_over
 from mcp_agents.kernel.toolset import Broken, Outcome, Refused, Returned
-from mcp_agents_tools.toolsets.listing import depth_over
 from mcp_agents_tools.toolsets.transport import UNSENT, Kind, Trouble
 
 TEXT_LIMIT: Final = 64 * 1024
