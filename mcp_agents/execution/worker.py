@@ -123,8 +123,8 @@ class Worker:
         self._promised -= 1
 
     def holds(self, execution_id: str) -> bool:
-        """Whether this run is in hand now."""
-        return any(held.execution_id == execution_id for held in self._held)
+        """Whether this run was begun without a job and is in hand now; a job that asks is not the run itself."""
+        return any(held.execution_id == execution_id and held.delivery is None for held in self._held)
 
     def begin(self, recorder: Recorder) -> None:
         """Carries out a run that was begun by this process; its slot is taken already."""
