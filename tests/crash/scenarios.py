@@ -61,11 +61,11 @@ class Scenario:
         match self.work:
             case "tool":
                 server = "trusted" if self.trusted else "counted"
-                return [Call(name=f"{server}__record", arguments='{"note": "once"}')]
+                return [Call(name=f"{server}__record", arguments=f'{{"place": "{self.name}"}}')]
             case "parallel":
                 servers = [("counted", 0), ("counted", 2), ("trusted", 1)]
                 return [
-                    Call(name=f"{server}__record_in_turn", arguments=f'{{"note": "{turn}", "turn": {turn}}}')
+                    Call(name=f"{server}__record_in_turn", arguments=f'{{"place": "{self.name}", "turn": {turn}}}')
                     for server, turn in servers
                 ]
             case "child":
