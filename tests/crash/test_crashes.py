@@ -7,11 +7,11 @@ from importlib import import_module
 import anyio
 import pytest
 
-from mcp_agents.kernel.tasks import background, together
+from mcp_agents.kernel.tasks import together
 from tests.crash.play import Aftermath, Play
 from tests.crash.scenarios import EVERY, STREAM, Scenario
 from tests.support.counted_tools import CountedTools
-from tests.support.nursery import Nursery
+from tests.support.nursery import nursery
 from tests.support.provider import ScriptedProvider
 
 pytestmark = pytest.mark.anyio
@@ -26,29 +26,24 @@ async def aftermaths(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
     # Imported before any run, since the seconds it takes would cost the runs of this process their leases.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     import_module("litellm")
-    nursery = Nursery("tests.crash.dying")
     steps = [step for scenario in EVERY for step in scenario.steps]
-    async with ScriptedProvider(steps) as provider, CountedTools() as tools, background() as tasks:
-        tasks.start_soon(nursery.listen)
-        try:
-            limit = anyio.CapacityLimiter(AT_ONCE)
+    async with ScriptedProvider(steps) as provider, CountedTools() as tools, nursery("tests.crash.dying") as births:
+        limit = anyio.CapacityLimiter(AT_ONCE)
 
-            async def one(scenario: Scenario) -> None:
-                async with limit:
-                    folder = tmp_path_factory.mktemp(scenario.name)
-                    with anyio.move_on_after(90):
-                        found[scenario.name] = await Play(scenario, folder, nursery, provider, tools).play()
+        async def one(scenario: Scenario) -> None:
+            async with limit:
+                folder = tmp_path_factory.mktemp(scenario.name)
+                with anyio.move_on_after(90):
+                    found[scenario.name] = await Play(scenario, folder, births, provider, tools).play()
 
-            async with together() as playing:
-                for scenario in EVERY:
-                    playing.start_soon(one, scenario)
-            counts = provider.counts()
-            for index, scenario in enumerate(EVERY):
-                if after := found.get(scenario.name):
-                    after.answers = sum(counts.by_step[3 * index : 3 * index + 3])
-            yield found
-        finally:
-            nursery.close()
+        async with together() as playing:
+            for scenario in EVERY:
+                playing.start_soon(one, scenario)
+        counts = provider.counts()
+        for index, scenario in enumerate(EVERY):
+            if after := found.get(scenario.name):
+                after.answers = sum(counts.by_step[3 * index : 3 * index + 3])
+    yield found
 
 
 @pytest.mark.parametrize("scenario", EVERY, ids=lambda scenario: scenario.name)

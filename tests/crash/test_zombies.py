@@ -6,7 +6,8 @@ are not disturbed, and nobody else's.
 
 import os
 import signal
-from dataclasses import replace
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
@@ -14,13 +15,13 @@ import pytest
 
 from mcp_agents.execution.run import Run
 from mcp_agents.kernel.events import FinalEvent
-from mcp_agents.kernel.tasks import background
+from mcp_agents.kernel.tasks import background, together
 from mcp_agents.scaling.quotas import Quota
 from tests.crash.dying import CALLER
 from tests.crash.play import Play, first_run, follow_to_the_end, furnish, house_in
 from tests.crash.scenarios import CLAIM, Role, Scenario
 from tests.support.counted_tools import CountedTools
-from tests.support.nursery import Nursery
+from tests.support.nursery import nursery
 from tests.support.provider import ScriptedProvider
 
 pytestmark = pytest.mark.anyio
@@ -56,56 +57,93 @@ SECOND = [
 """What a worker reaches in a run from a job, from its start to its end."""
 
 
+@dataclass
+class Comeback:
+    """What was found behind a worker that came back."""
+
+    stopped: Run
+    finals: int
+    unchanged: bool
+    effects: list[str]
+    reached: list[str]
+    answers: int = 0
+
+
+@pytest.fixture(scope="module")
+async def comebacks(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Comeback]]:
+    """Every scenario, run at once; by name."""
+    found: dict[str, Comeback] = {}
+    steps = [step for scenario in ZOMBIES for step in scenario.steps]
+    async with ScriptedProvider(steps) as provider, CountedTools() as tools, nursery("tests.crash.dying") as births:
+
+        async def one(scenario: Scenario) -> None:
+            folder = tmp_path_factory.mktemp(scenario.name)
+            with anyio.move_on_after(90):
+                found[scenario.name] = await _come_back(Play(scenario, folder, births, provider, tools))
+
+        async with together() as playing:
+            for scenario in ZOMBIES:
+                playing.start_soon(one, scenario)
+        counts = provider.counts()
+        for index, scenario in enumerate(ZOMBIES):
+            if after := found.get(scenario.name):
+                after.answers = sum(counts.by_step[3 * index : 3 * index + 3]) - 2  # those of the second run
+    yield found
+
+
+async def _come_back(play: Play) -> Comeback:
+    """A worker stops, its run is ended by this process, it comes back, and takes a second run to its end alone."""
+    async with house_in(play.folder, play.provider) as house:
+        await furnish(house, play.tools)
+        space, dispatcher = house.tenancy.of(CALLER), house.services.dispatcher
+        one = Quota(scope="tenant", max_concurrent=1)
+        await house.services.quotas.define(space, one, expected_revision=None)
+        if play.scenario.role == "worker":
+            await dispatcher.submit(space, CALLER, play.order)
+        pid = await play.nursery.bear(play.dying() | {"stops": True})
+        await _until_stopped(pid)
+        first = await first_run(space, dispatcher)
+        async with background() as tasks:
+            tasks.start_soon(house.crew.work, 1)
+            await follow_to_the_end(dispatcher, space, first)
+            _, history = await space.log(first).read()
+        before = len(play.journal.read_text().split())
+        os.kill(pid, signal.SIGCONT)
+        second = await dispatcher.submit(space, CALLER, replace(play.order, idempotency_key="second"))
+        await follow_to_the_end(dispatcher, space, second)
+        while await space.queued():
+            await anyio.sleep(0.01)
+        os.kill(pid, signal.SIGKILL)
+        await play.nursery.end(pid)
+        other = {call.effect_id for call in (await dispatcher.view(space, second)).tool_calls}
+        return Comeback(
+            stopped=Run.folded(first, history),
+            finals=sum(isinstance(entry.event, FinalEvent) for entry in history),
+            unchanged=(await space.log(first).read())[1] == history,
+            effects=[effect for effect in play.tools.effects(play.scenario.name) if effect not in other],
+            reached=play.journal.read_text().split()[before:],
+        )
+
+
 @pytest.mark.parametrize("scenario", ZOMBIES, ids=lambda scenario: scenario.name)
 async def test_a_worker_that_comes_back_is_refused_and_goes_on_with_something_else(
-    scenario: Scenario, tmp_path: Path
+    scenario: Scenario, comebacks: dict[str, Comeback]
 ) -> None:
     """One history, one end, no effect more than the table says; the place of its lost run is free again."""
-    nursery = Nursery("tests.crash.dying")
-    steps = scenario.steps
-    async with ScriptedProvider(steps) as provider, CountedTools() as tools, background() as hearing:
-        hearing.start_soon(nursery.listen)
-        play = Play(scenario, tmp_path, nursery, provider, tools)
-        async with house_in(tmp_path, provider) as house:
-            await furnish(house, tools)
-            space, dispatcher = house.tenancy.of(CALLER), house.services.dispatcher
-            one = Quota(scope="tenant", max_concurrent=1)
-            await house.services.quotas.define(space, one, expected_revision=None)
-            if scenario.role == "worker":
-                await dispatcher.submit(space, CALLER, play.order)
-            pid = await nursery.bear(play.dying() | {"stops": True})
-            await _until_stopped(pid)
-            execution_id = await first_run(space, dispatcher)
-            async with background() as tasks:
-                tasks.start_soon(house.crew.work, 1)
-                await follow_to_the_end(dispatcher, space, execution_id)
-                _, history = await space.log(execution_id).read()
-            reached = len(play.journal.read_text().split())
-
-            os.kill(pid, signal.SIGCONT)
-            second = await dispatcher.submit(space, CALLER, replace(play.order, idempotency_key="second"))
-            with anyio.fail_after(30):
-                await follow_to_the_end(dispatcher, space, second)
-                while play.journal.read_text().split()[-1] != "job:done":
-                    await anyio.sleep(0.01)
-
-            journal = play.journal.read_text().split()[reached:]
-            assert journal[-len(SECOND) :] == SECOND
-            late = journal[: -len(SECOND)]
-            assert late[0] == scenario.point
-            assert not [point for point in late if point.endswith(":stored") or point == "job:done"]
-            assert (await space.log(execution_id).read())[1] == history, "nothing was written behind the end"
-            run = Run.folded(execution_id, history)
-            assert run.status == "completed"
-            assert sum(isinstance(entry.event, FinalEvent) for entry in history) == 1
-            other = {call.effect_id for call in (await dispatcher.view(space, second)).tool_calls}
-            effects = [effect for effect in tools.effects(scenario.name) if effect not in other]
-            assert len(effects) == scenario.effects
-            assert set(effects) <= {call.effect_id for call in run.view().tool_calls}
-            assert sum(call.state == "unknown" for call in run.view().tool_calls) == scenario.unknown
-            assert len(provider.requests) - 2 == scenario.answers
-            assert await space.queued() == 0
-            nursery.close()
+    assert scenario.name in comebacks, "it did not come to an end"
+    after = comebacks[scenario.name]
+    assert after.reached[-len(SECOND) :] == SECOND, "the second run, from its start to its end"
+    late = after.reached[: -len(SECOND)]
+    assert late[0] == scenario.point
+    assert not [point for point in late if point.endswith(":stored")], "it was refused"
+    assert after.unchanged, "nothing was written behind the end"
+    assert after.stopped.status == "completed"
+    assert after.finals == 1
+    calls = after.stopped.view().tool_calls
+    assert len(after.effects) == scenario.effects
+    assert set(after.effects) <= {call.effect_id for call in calls}
+    assert sum(call.state == "unknown" for call in calls) == scenario.unknown
+    assert after.answers == scenario.answers
 
 
 async def _until_stopped(pid: int) -> None:
