@@ -44,10 +44,11 @@ RESERVE: Final = 32
 
 _NEXT: Final = f"$JS.API.CONSUMER.MSG.NEXT.{JOBS}"
 _EXECUTE: Final = "cb.agent.execute"
-_STAND_SECONDS: Final = 30
+_STAND_SECONDS: Final = 10
+"""A request that reaches a consumer while it is being removed is never answered: so long may a job then wait."""
 _STANDING_HERE: Final = 8
 _LOOK_SECONDS: Final = 1.0
-_IDLE_LOOK_SECONDS: Final = 30.0
+_IDLE_LOOK_SECONDS: Final = 10.0
 _NEWS_SECONDS: Final = 10.0
 _FORGET_SECONDS: Final = 300.0
 _ANSWER_SECONDS: Final = 5.0

@@ -7,7 +7,6 @@ with a free hand of its own.
 import os
 import signal
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -27,33 +26,22 @@ CALLER = Principal(tenant=TENANT, subject="caller", scopes=TENANT_SCOPES)
 class DieAt:
     """Kills or stops the process when the named point is reached for the `nth` time.
 
-    It writes what is reached behind that into a journal, and lets tools have their turns: the first when so
-    many calls have been sent as wait for one, each further one when the end of the call before is recorded.
+    It writes what is reached into a journal, line by line: what a stopped process does later can be read there,
+    and whose turn it is among tools that wait for theirs.
     """
 
     def __init__(self, order: dict[str, Any]) -> None:
-        self._point, self._nth, self._stops = order["point"], order["nth"], bool(order.get("stops"))
-        self._effects, self._waiting = order["effects"], order.get("turns", 0)
+        self._point, self._nth, self._journal = order["point"], order["nth"], order["journal"]
+        self._signal = signal.SIGSTOP if order.get("stops") else signal.SIGKILL
         self._seen = Counter[str]()
-        self._stood_still = False
 
     def reach(self, point: str) -> None:
         self._seen[point] += 1
-        if self._stood_still:
-            with Path(f"{self._effects}.journal").open("a") as journal:
-                journal.write(f"{point}\n")
         if point == self._point and self._seen[point] == self._nth:
-            self._stood_still = self._stops
-            os.kill(os.getpid(), signal.SIGSTOP if self._stops else signal.SIGKILL)
-        if self._waiting and point == "tool:send" and self._seen[point] == self._waiting:
-            turn(self._effects, 0)
-        if self._waiting and point == "append:ToolDone:stored":
-            turn(self._effects, self._seen[point])
-
-
-def turn(effects: str, number: int) -> None:
-    """Lets the tool go on that waits for this turn."""
-    Path(f"{effects}.turn-{number}").touch()
+            os.kill(os.getpid(), self._signal)
+        descriptor = os.open(self._journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.write(descriptor, f"{point}\n".encode())
+        os.close(descriptor)
 
 
 async def live(order: dict[str, Any]) -> None:

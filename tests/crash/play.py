@@ -6,7 +6,6 @@ spent waiting for a lease of five seconds.
 
 import os
 import signal
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,15 +23,16 @@ from mcp_agents.execution.dispatch import Dispatcher
 from mcp_agents.execution.orders import Order
 from mcp_agents.execution.run import Run
 from mcp_agents.execution.signals import Delta
-from mcp_agents.kernel.events import FinalEvent, event_name
+from mcp_agents.kernel.events import FinalEvent, Started, event_name
 from mcp_agents.kernel.faults import Faults
 from mcp_agents.kernel.tasks import background
 from mcp_agents.kernel.tenancy import TenantSpace
 from mcp_agents.kernel.toolserver import ToolServerSpec
 from mcp_agents.server.compose import House, open_house
 from mcp_agents.server.config import Settings
-from tests.crash.dying import CALLER, turn
+from tests.crash.dying import CALLER
 from tests.crash.scenarios import STREAM, Scenario
+from tests.support.counted_tools import CountedTools
 from tests.support.nursery import Nursery
 from tests.support.provider import ScriptedProvider
 
@@ -87,8 +87,9 @@ class KillNats:
 
 @dataclass
 class Follower:
-    """A client that follows the run from before the death to the end."""
+    """A client that follows the run from before the death to the end; `heard` when a part of `turn` was shown."""
 
+    turn: int
     deltas: list[Delta] = field(default_factory=list)
     heard: anyio.Event = field(default_factory=anyio.Event)
 
@@ -97,7 +98,8 @@ class Follower:
             async for update in updates:
                 if isinstance(update, Delta):
                     self.deltas.append(update)
-                    self.heard.set()
+                    if update.turn == self.turn:
+                        self.heard.set()
 
 
 @dataclass
@@ -108,6 +110,7 @@ class Play:
     folder: Path
     nursery: Nursery
     provider: ScriptedProvider
+    tools: CountedTools
 
     async def play(self) -> Aftermath:
         """From an empty folder to what is left."""
@@ -115,13 +118,13 @@ class Play:
         if self.scenario.role == "nats":
             killer = KillNats(self.folder, self.scenario.point, self.scenario.nth)
         async with house_in(self.folder, self.provider, killer) as house:
-            await furnish(house, self.effects)
+            await furnish(house, self.tools)
             return await self._act(house, killer)
 
     @property
-    def effects(self) -> Path:
-        """The file in which tools leave their lines."""
-        return self.folder / "effects"
+    def journal(self) -> Path:
+        """What the dying process reached."""
+        return self.folder / "journal"
 
     @property
     def order(self) -> Order:
@@ -133,21 +136,24 @@ class Play:
 
     async def _act(self, house: House, killer: KillNats | None) -> Aftermath:
         space, dispatcher = house.tenancy.of(CALLER), house.services.dispatcher
-        follower = Follower()
+        follower = Follower(self.scenario.nth)
         async with background() as following:
             if self.scenario.role in ("worker", "nats"):
                 execution_id = await dispatcher.submit(space, CALLER, self.order)
                 following.start_soon(follower.follow, dispatcher, space, execution_id)
             died = False
             if killer is None:
-                pid = await self.nursery.bear(self._orders())
+                pid = await self.nursery.bear(self.dying())
+                if self.scenario.work == "parallel":
+                    following.start_soon(self._give_turns)
                 if self.scenario.point == STREAM:
                     await self._until_held(follower if self.scenario.role == "worker" else None)
+                    if self.scenario.role == "serving":
+                        begun = await first_run(space, dispatcher)
+                        following.start_soon(follower.follow, dispatcher, space, begun)
                     os.kill(pid, signal.SIGKILL)
                     self.provider.release(self.scenario.name)
                 died = os.WTERMSIG(await self.nursery.end(pid)) == signal.SIGKILL
-            for number in range(3):
-                turn(str(self.effects), number)
             async with background() as tasks:
                 await self._come_back(house, space)
                 tasks.start_soon(house.crew.work, 1)
@@ -155,7 +161,9 @@ class Play:
                     await self._until_held(follower)
                     killer.kill()
                     self.provider.release(self.scenario.name)
-                execution_id = (await space.execution_ids())[0]
+                execution_id = await first_run(space, dispatcher)
+                if self.scenario.work == "parallel":
+                    tasks.start_soon(self._open_turns, dispatcher, space, execution_id)
                 await follow_to_the_end(dispatcher, space, execution_id)
             return await self._look(space, follower, died=died or (killer is not None and killer.killed))
 
@@ -173,7 +181,28 @@ class Play:
         if follower is not None:
             await follower.heard.wait()
 
-    def _orders(self) -> dict[str, Any]:
+    async def _give_turns(self) -> None:
+        """The first tool goes on when all three calls were sent, each further one when the end before is recorded."""
+        for turn in range(3):
+            point, times = ("tool:send", 3) if turn == 0 else ("append:ToolDone:stored", turn)
+            while not self.journal.exists() or self.journal.read_text().split().count(point) < times:
+                await anyio.sleep(0.01)
+            self.tools.open_turn(self.scenario.name, turn)
+
+    async def _open_turns(self, dispatcher: Dispatcher, space: TenantSpace, execution_id: str) -> None:
+        """Once another process has the run, no call of the dead one waits any longer, and none has to wait."""
+        begun = 0
+        async with dispatcher.follow(space, execution_id, deltas=False) as updates:
+            async for update in updates:
+                entries = update if isinstance(update, list) else []
+                begun += sum(isinstance(entry.event, Started) for entry in entries)
+                if begun == 2:
+                    self.tools.died(self.scenario.name)
+                    for turn in range(3):
+                        self.tools.open_turn(self.scenario.name, turn)
+
+    def dying(self) -> dict[str, Any]:
+        """What the process is told that dies."""
         scenario = self.scenario
         # With one place, a parent has been let go before its child begins: every point is reached in one order.
         concurrency = 1 if scenario.work == "child" else 256
@@ -184,8 +213,7 @@ class Play:
             "role": scenario.role,
             "point": scenario.point,
             "nth": scenario.nth,
-            "effects": str(self.effects),
-            "turns": 3 if scenario.work == "parallel" else 0,
+            "journal": str(self.journal),
             "order": msgspec.to_builtins(self.order),
         }
 
@@ -196,13 +224,19 @@ class Play:
         return Aftermath(
             statuses=[run.status for run in runs],
             finals=[sum(isinstance(entry.event, FinalEvent) for entry in entries) for entries in logs.values()],
-            effects=self.effects.read_text("utf-8").split() if self.effects.exists() else [],
+            effects=self.tools.effects(self.scenario.name),
             events=Counter(event_name(entry.event) for entries in logs.values() for entry in entries),
             died=died,
             claimed={call.effect_id for run in runs for call in run.view().tool_calls},
             deltas=follower.deltas,
             texts={number: each.text for number, each in enumerate(runs[0].turns, 1)},
         )
+
+
+async def first_run(space: TenantSpace, dispatcher: Dispatcher) -> str:
+    """The run that a client asked for, and no other run."""
+    runs = [await dispatcher.run(space, each) for each in await space.execution_ids()]
+    return next(run.execution_id for run in runs if run.requested.parent is None)
 
 
 async def follow_to_the_end(dispatcher: Dispatcher, space: TenantSpace, execution_id: str) -> None:
@@ -229,25 +263,18 @@ async def house_in(folder: Path, provider: ScriptedProvider, faults: Faults | No
         yield house
 
 
-async def furnish(house: House, effects: Path) -> None:
-    """Two tool servers, one of them believed when it says what may be repeated, and the agents."""
+async def furnish(house: House, tools: CountedTools) -> None:
+    """The tool server twice, once believed when it says what may be repeated, and the agents."""
     space = house.tenancy.of(CALLER)
     for name, trusted in (("counted", False), ("trusted", True)):
-        spec = ToolServerSpec(
-            name=name,
-            transport="stdio",
-            command=sys.executable,
-            args=("-m", "tests.support.counted_tools", str(effects)),
-            env={"PYTHONPATH": str(Path(__file__).parents[2])},
-            trust_annotations=trusted,
-        )
+        spec = ToolServerSpec(name=name, transport="http", url=tools.url, trust_annotations=trusted)
         await house.services.tool_servers.add(space, CALLER, spec)
-    for name, tools in (
+    for name, bindings in (
         ("worker", ["counted/record"]),
         ("safe", ["trusted/record"]),
         ("parallel", ["counted/record_in_turn", "trusted/record_in_turn"]),
         ("child", []),
         ("parent", ["agent:child"]),
     ):
-        draft = AgentDraft.model_validate({"name": name, "virtual_model": "scripted", "tools": tools})
+        draft = AgentDraft.model_validate({"name": name, "virtual_model": "scripted", "tools": bindings})
         await house.services.agents.create(space, draft)

@@ -61,15 +61,19 @@ class Scenario:
         match self.work:
             case "tool":
                 server = "trusted" if self.trusted else "counted"
-                return [Call(name=f"{server}__record", arguments='{"note": "once"}')]
+                return [Call(name=f"{server}__record", arguments=f'{{"place": "{self.name}"}}')]
             case "parallel":
                 servers = [("counted", 0), ("counted", 2), ("trusted", 1)]
                 return [
-                    Call(name=f"{server}__record_in_turn", arguments=f'{{"note": "{turn}", "turn": {turn}}}')
+                    Call(name=f"{server}__record_in_turn", arguments=f'{{"place": "{self.name}", "turn": {turn}}}')
                     for server, turn in servers
                 ]
             case "child":
                 return [Call(name="agent__child", arguments=f'{{"prompt": "Count. <{self.name}-child>"}}')]
+
+
+def _child(name: str, point: str, answers: int = 3, nth: int = 1, role: Role = "worker") -> Scenario:
+    return Scenario(name, point, answers=answers, effects=0, nth=nth, role=role, work="child")
 
 
 WORKER = [
@@ -127,6 +131,48 @@ PARALLEL = [
     Scenario("parallel-before-third-done", "append:ToolDone:before", effects=3, unknown=1, nth=3, work="parallel"),
     Scenario("parallel-third-done", "append:ToolDone:stored", effects=3, nth=3, work="parallel"),
 ]
+STREAMING = [
+    Scenario("stream-first-cut", STREAM, answers=3),
+    Scenario("stream-second-cut", STREAM, answers=3, nth=2),
+    Scenario("serving-stream-first-cut", STREAM, answers=3, role="serving"),
+    Scenario("serving-stream-second-cut", STREAM, answers=3, nth=2, role="serving"),
+]
+PARENT = [
+    _child("parent-first-answer-lost", "model:answered", answers=4),
+    _child("parent-before-claim", f"{CLAIM}:before", answers=4),
+    _child("parent-claim-stored", f"{CLAIM}:stored"),
+    _child("parent-before-child-accepted", "append:Requested:before"),
+    _child("parent-child-accepted", "append:Requested:stored"),
+    _child("parent-child-queued", "accept:queued"),
+    _child("parent-before-handed-off", "append:HandedOff:before"),
+    _child("parent-handed-off", "append:HandedOff:stored"),
+    _child("parent-before-job-done", "job:done"),
+    _child("parent-before-resumed", "append:Started:before", nth=3),
+    _child("parent-resumed", "append:Started:stored", nth=3),
+    _child("parent-before-taken-in", "append:ToolDone:before"),
+    _child("parent-taken-in", "append:ToolDone:stored"),
+    _child("parent-before-second-question", "model:send", nth=3),
+    _child("parent-second-answer-lost", "model:answered", answers=4, nth=3),
+    _child("parent-before-end", f"{END}:before", answers=4, nth=2),
+    _child("parent-end-stored", f"{END}:stored", nth=2),
+    _child("parent-before-last-job-done", "job:done", nth=3),
+    _child("serving-parent-begun", f"{BEGIN}:stored", role="serving"),
+    _child("serving-parent-claim-stored", f"{CLAIM}:stored", role="serving"),
+    _child("serving-parent-child-accepted", "append:Requested:stored", role="serving"),
+    _child("serving-parent-before-handed-off", "append:HandedOff:before", role="serving"),
+    _child("serving-parent-handed-off", "append:HandedOff:stored", role="serving"),
+    _child("serving-parent-resumed", "append:Started:stored", nth=2, role="serving"),
+]
+CHILD = [
+    _child("child-before-started", "append:Started:before", nth=2),
+    _child("child-started", "append:Started:stored", nth=2),
+    _child("child-before-question", "model:send", nth=2),
+    _child("child-answer-lost", "model:answered", answers=4, nth=2),
+    _child("child-before-end", f"{END}:before", answers=4),
+    _child("child-ended-parent-not-woken", f"{END}:stored"),
+    _child("child-before-job-done", "job:done", nth=2),
+    _child("serving-child-ended-parent-not-woken", f"{END}:stored", role="serving"),
+]
 FRONT = [
     Scenario("front-before-request", "append:Requested:before", role="front"),
     Scenario("front-keyed", "accept:keyed", role="front"),
@@ -135,8 +181,11 @@ FRONT = [
     Scenario("front-request-stored-and-forgotten", "append:Requested:stored", role="front", retried_by_client=False),
 ]
 NATS = [
-    Scenario(f"nats-{each.name}", each.point, nth=each.nth, role="nats")
-    for each in WORKER
-    if each.name != "before-job-done"
+    *(
+        Scenario(f"nats-{each.name}", each.point, nth=each.nth, role="nats")
+        for each in WORKER
+        if each.name != "before-job-done"
+    ),
+    Scenario("nats-stream-first-cut", STREAM, role="nats"),
 ]
-EVERY = [*WORKER, *REPEATABLE, *SERVING, *PARALLEL, *FRONT, *NATS]
+EVERY = [*WORKER, *REPEATABLE, *SERVING, *PARALLEL, *STREAMING, *PARENT, *CHILD, *FRONT, *NATS]

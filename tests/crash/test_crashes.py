@@ -7,15 +7,16 @@ from importlib import import_module
 import anyio
 import pytest
 
-from mcp_agents.kernel.tasks import background, together
+from mcp_agents.kernel.tasks import together
 from tests.crash.play import Aftermath, Play
-from tests.crash.scenarios import EVERY, Scenario
-from tests.support.nursery import Nursery
+from tests.crash.scenarios import EVERY, STREAM, Scenario
+from tests.support.counted_tools import CountedTools
+from tests.support.nursery import nursery
 from tests.support.provider import ScriptedProvider
 
 pytestmark = pytest.mark.anyio
 
-AT_ONCE = 8
+AT_ONCE = 20
 
 
 @pytest.fixture(scope="module")
@@ -25,29 +26,24 @@ async def aftermaths(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
     # Imported before any run, since the seconds it takes would cost the runs of this process their leases.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     import_module("litellm")
-    nursery = Nursery("tests.crash.dying")
     steps = [step for scenario in EVERY for step in scenario.steps]
-    async with ScriptedProvider(steps) as provider, background() as tasks:
-        tasks.start_soon(nursery.listen)
-        try:
-            limit = anyio.CapacityLimiter(AT_ONCE)
+    async with ScriptedProvider(steps) as provider, CountedTools() as tools, nursery("tests.crash.dying") as births:
+        limit = anyio.CapacityLimiter(AT_ONCE)
 
-            async def one(scenario: Scenario) -> None:
-                async with limit:
-                    folder = tmp_path_factory.mktemp(scenario.name)
-                    with anyio.move_on_after(90):
-                        found[scenario.name] = await Play(scenario, folder, nursery, provider).play()
+        async def one(scenario: Scenario) -> None:
+            async with limit:
+                folder = tmp_path_factory.mktemp(scenario.name)
+                with anyio.move_on_after(90):
+                    found[scenario.name] = await Play(scenario, folder, births, provider, tools).play()
 
-            async with together() as playing:
-                for scenario in EVERY:
-                    playing.start_soon(one, scenario)
-            counts = provider.counts()
-            for index, scenario in enumerate(EVERY):
-                if after := found.get(scenario.name):
-                    after.answers = sum(counts.by_step[3 * index : 3 * index + 3])
-            yield found
-        finally:
-            nursery.close()
+        async with together() as playing:
+            for scenario in EVERY:
+                playing.start_soon(one, scenario)
+        counts = provider.counts()
+        for index, scenario in enumerate(EVERY):
+            if after := found.get(scenario.name):
+                after.answers = sum(counts.by_step[3 * index : 3 * index + 3])
+    yield found
 
 
 @pytest.mark.parametrize("scenario", EVERY, ids=lambda scenario: scenario.name)
@@ -76,3 +72,28 @@ async def test_what_may_have_happened_twice_is_said_aloud(scenario: Scenario, af
     after = aftermaths[scenario.name]
     if after.answers > scenario.least_answers or len(after.effects) > len(set(after.effects)):
         assert after.events["retry"] >= 1
+
+
+@pytest.mark.parametrize(
+    "scenario", [each for each in EVERY if each.point == STREAM], ids=lambda scenario: scenario.name
+)
+async def test_a_follower_of_a_cut_answer_puts_the_right_text_together(
+    scenario: Scenario, aftermaths: dict[str, Aftermath]
+) -> None:
+    """What is sent again begins at its start; every piece lies where it says in the text that counts."""
+    after = aftermaths[scenario.name]
+    assert after.deltas
+    together: dict[int, str] = {}
+    begun: list[int] = []
+    for delta in after.deltas:
+        if delta.offset == 0:
+            begun.append(delta.turn)
+            together[delta.turn] = ""
+        assert len(together[delta.turn]) == delta.offset
+        together[delta.turn] += delta.text
+    for number, text in together.items():
+        assert after.texts[number].startswith(text)
+    if scenario.role == "worker":
+        assert scenario.nth in begun
+    if scenario.name == "stream-first-cut":  # of the last answer, the end may be heard before its pieces
+        assert begun.count(1) == 2, "the answer that was cut is sent again from its start"

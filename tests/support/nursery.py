@@ -4,7 +4,7 @@
 "module:function", …}`. The function is a coroutine function and is given the order. `{"born": pid}` goes out
 when a child was forked, `{"pid": …, "status": …}` when it has ended. Children die with the nursery.
 
-`Nursery` is the other side: it gives orders and hears of ends.
+`nursery` is the other side: it gives orders and hears of ends.
 """
 
 import ctypes
@@ -14,7 +14,8 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,13 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from mcp_agents.kernel.tasks import background
+
 _PR_SET_PDEATHSIG = 1
 
 
 class Nursery:
-    """Orders children and hears of their ends; `listen` must run meanwhile."""
+    """Orders children and hears of their ends (`nursery`)."""
 
     def __init__(self, *modules: str, stderr: Path | None = None) -> None:
         self._process = subprocess.Popen(
@@ -87,6 +90,19 @@ class Nursery:
         """Ends the nursery and every child that is left."""
         self._process.kill()
         self._process.communicate()
+
+
+@asynccontextmanager
+async def nursery(*modules: str, stderr: Path | None = None) -> AsyncIterator[Nursery]:
+    """A nursery that has imported these modules; whoever was born in it ends with the block."""
+    opened = Nursery(*modules, stderr=stderr)
+    try:
+        async with background() as tasks:
+            tasks.start_soon(opened.listen)
+            await opened.ready()
+            yield opened
+    finally:
+        opened.close()
 
 
 def _reap(*_: object) -> None:

@@ -93,7 +93,7 @@ async def _interrupted(remote: Remote, workers: "list[subprocess.Popen[str]]") -
             cursor = page["cursor"]
             for event in page["events"]:
                 if event["type"] == "started":
-                    holder = int(event["body"]["worker"].split(":")[-2])
+                    holder = int(event["body"]["worker"].rsplit("-", 2)[1])  # host-pid-random
             if any(event["type"] == "tool_claimed" for event in page["events"]):
                 break
             await anyio.sleep(0.05)
