@@ -16,7 +16,7 @@ import pytest
 from mcp_agents.execution.run import Run
 from mcp_agents.kernel.events import FinalEvent
 from mcp_agents.kernel.tasks import background, together
-from mcp_agents.scaling.quotas import Quota
+from mcp_agents.scaling.quotas import Allowance
 from tests.crash.dying import CALLER
 from tests.crash.play import Play, first_run, follow_to_the_end, furnish, house_in
 from tests.crash.scenarios import CLAIM, Role, Scenario
@@ -96,8 +96,7 @@ async def _come_back(play: Play) -> Comeback:
     async with house_in(play.folder, play.provider) as house:
         await furnish(house, play.tools)
         space, dispatcher = house.tenancy.of(CALLER), house.services.dispatcher
-        one = Quota(scope="tenant", max_concurrent=1)
-        await house.services.quotas.define(space, one, expected_revision=None)
+        await house.services.quotas.set(space, "", Allowance(max_concurrent=1), expected_revision=None)
         if play.scenario.role == "worker":
             await dispatcher.submit(space, CALLER, play.order)
         pid = await play.nursery.bear(play.dying() | {"stops": True})
