@@ -22,6 +22,9 @@ from mcp_agents.kernel.tenancy import LOG_SHARDS
 
 _BACKLOG: Final = 256
 """Live appends kept for one slow follower; beyond that it is told to read the log instead."""
+_WINDOW: Final = 64
+"""Appends of one process on their way at once. With full sync a disk takes some hundreds a second: a crowd waits
+here for its turn, where it has no time limit, instead of at the server, where it would be sent again."""
 
 
 class _Follower:
@@ -49,6 +52,7 @@ class NatsLog:
 
     def __init__(self, link: NatsLink) -> None:
         self._link = link
+        self._window = anyio.Semaphore(_WINDOW, fast_acquire=True)
         self._followers: defaultdict[str, set[_Follower]] = defaultdict(set)
         self._subscribing = anyio.Lock()
         self._subscribed = False
@@ -56,7 +60,8 @@ class NatsLog:
 
     async def append(self, subject: str, payload: bytes, *, expected: int) -> int:
         try:
-            return await self._link.store(_stream(subject), subject, payload, expected)
+            async with self._window:
+                return await self._link.store(_stream(subject), subject, payload, expected)
         except Taken as taken:
             raise Fenced(subject) from taken
 

@@ -1,6 +1,7 @@
 """One behaviour, two logs: fenced appends, reads, and following without a gap or a repeat."""
 
 import uuid
+from functools import partial
 
 import anyio
 import pytest
@@ -154,3 +155,26 @@ async def test_a_lost_acknowledgement_is_settled_by_reading(link: NatsLink, subj
     sequence = await log.append(subject, b"one", expected=0)
     assert lost == 1
     assert await log.read(subject) == [(sequence, b"one")]
+
+
+async def test_a_crowd_of_appends_waits_here_and_not_at_the_server(link: NatsLink) -> None:
+    """A thousand appends at once all land, and the server never has more than a window of them."""
+    log, original = NatsLog(link), link.request
+    under_way = most = 0
+
+    async def counted(target: str, payload: bytes, headers: dict[str, str] | None = None) -> object:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return await original(target, payload, headers)
+        finally:
+            under_way -= 1
+
+    link.request = counted  # type: ignore[assignment,method-assign]
+    subjects = [log_subject("crowd", f"ex_{uuid.uuid4().hex[:26]}") for _ in range(1000)]
+    async with together() as tasks:
+        for subject in subjects:
+            tasks.start_soon(partial(log.append, subject, b"one", expected=0))
+    assert 1 < most <= 64
+    assert await log.subjects("cb.agent.events.*.crowd.*") == dict.fromkeys(subjects, 1)

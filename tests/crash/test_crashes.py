@@ -1,7 +1,6 @@
 """A process dies at every fault point of a run; the counts afterwards are those of the tables in docs/crashes.md."""
 
 import os
-from collections.abc import AsyncIterator
 from importlib import import_module
 
 import anyio
@@ -20,7 +19,7 @@ AT_ONCE = 20
 
 
 @pytest.fixture(scope="module")
-async def aftermaths(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Aftermath]]:
+async def aftermaths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Aftermath]:
     """Every scenario, run; by name."""
     found: dict[str, Aftermath] = {}
     # Imported before any run, since the seconds it takes would cost the runs of this process their leases.
@@ -43,7 +42,7 @@ async def aftermaths(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
         for index, scenario in enumerate(EVERY):
             if after := found.get(scenario.name):
                 after.answers = sum(counts.by_step[3 * index : 3 * index + 3])
-    yield found
+    return found
 
 
 @pytest.mark.parametrize("scenario", EVERY, ids=lambda scenario: scenario.name)

@@ -6,11 +6,10 @@ are not disturbed, and nobody else's.
 
 import os
 import signal
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import anyio
+import psutil
 import pytest
 
 from mcp_agents.execution.run import Run
@@ -70,7 +69,7 @@ class Comeback:
 
 
 @pytest.fixture(scope="module")
-async def comebacks(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Comeback]]:
+async def comebacks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Comeback]:
     """Every scenario, run at once; by name."""
     found: dict[str, Comeback] = {}
     steps = [step for scenario in ZOMBIES for step in scenario.steps]
@@ -88,7 +87,7 @@ async def comebacks(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[d
         for index, scenario in enumerate(ZOMBIES):
             if after := found.get(scenario.name):
                 after.answers = sum(counts.by_step[3 * index : 3 * index + 3]) - 2  # those of the second run
-    yield found
+    return found
 
 
 async def _come_back(play: Play) -> Comeback:
@@ -147,5 +146,5 @@ async def test_a_worker_that_comes_back_is_refused_and_goes_on_with_something_el
 
 async def _until_stopped(pid: int) -> None:
     with anyio.fail_after(60):
-        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
             await anyio.sleep(0.01)
