@@ -198,14 +198,18 @@ class Dispatcher:
         )
 
     async def _refuse_beyond_quota(self, space: TenantSpace, requested: Requested) -> None:
-        tenant = (await self._quotas.of(space, requested.agent_id)).tenant
-        if tenant.max_queued is not None and await space.queued() >= tenant.max_queued:
-            raise Exhausted(
-                "QUEUE_FULL",
-                f"The tenant's quota allows {tenant.max_queued} runs in the queue.",
-                "Try again later, or raise the quota with quota_set.",
-                retry_after_ms=1000,
-            )
+        quota = await self._quotas.of(space, requested.agent_id)
+        for whose, most, agent_id in (
+            ("tenant", quota.tenant.max_queued, ""),
+            ("agent", quota.agent.max_queued, requested.agent_id),
+        ):
+            if most is not None and await space.queued(agent_id) >= most:
+                raise Exhausted(
+                    "QUEUE_FULL",
+                    f"The {whose}'s quota allows {most} runs in the queue.",
+                    "Try again later, or raise the quota with quota_set.",
+                    retry_after_ms=1000,
+                )
 
     async def find(self, space: TenantSpace, execution_id: str) -> Run | None:
         """The run, or None when there is none of that id."""

@@ -77,7 +77,7 @@ class Worker:
         self._ended = anyio.Event()
         self._held: set[_Held] = set()
         self._promised = 0
-        self._weights: dict[str, int] = {}
+        self._weights: dict[tuple[str, str], int] = {}
         self._tasks: TaskGroup | None = None
 
     async def work(self) -> None:
@@ -207,12 +207,14 @@ class Worker:
             log.exception("run %s is given back", execution_id)
         return "give back"
 
-    def _weight(self, tenant: str) -> int:
-        """The tenant's weight as it was when it last had a job here."""
-        return self._weights.get(tenant, 1)
+    def _weight(self, tenant: str, agent_id: str) -> int:
+        """The weight of a tenant or its agent as it was when it last had a job here."""
+        return self._weights.get((tenant, agent_id), 1)
 
     async def _with_slot(self, delivery: Delivery, held: _Held) -> Fate:
-        self._weights[held.space.tenant] = await self._tools.quotas.weight(held.space)
+        quota = await self._tools.quotas.of(held.space, held.agent_id)
+        self._weights[held.space.tenant, ""] = quota.tenant.weight
+        self._weights[held.space.tenant, held.agent_id] = quota.agent.weight
         if not await self._tools.slots.take(held.space, held.agent_id):
             return "later"
         try:

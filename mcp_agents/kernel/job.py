@@ -7,8 +7,10 @@ Priority = Literal["high", "normal", "low"]
 PRIORITIES: Final[tuple[Priority, ...]] = get_args(Priority)
 """From the one that goes first to the one that goes last."""
 
-Weights = Callable[[str], int]
-"""A tenant's weight, at least 1: one of weight 2 is due twice the slots of one of weight 1."""
+Weights = Callable[[str, str], int]
+"""The weight of a tenant's agent among that tenant's, or of the tenant itself where the agent is ""; at least 1.
+
+One of weight 2 is due twice the slots of one of weight 1."""
 
 
 class Lane(NamedTuple):
@@ -87,6 +89,6 @@ class Jobs(Protocol):
         ...
 
 
-def even(_: str) -> int:
-    """The weights under which all tenants are due the same."""
+def even(_tenant: str, _agent_id: str) -> int:
+    """The weights under which all are due the same."""
     return 1

@@ -291,9 +291,11 @@ class TenantSpace:
         job = Job(self.tenant, _token(agent_id), _token(execution_id), priority)
         await self._doors.queue.publish(job_subject(job.lane), job, dedup=f"{execution_id}.{occasion}")
 
-    async def queued(self) -> int:
-        """How many of this tenant's jobs are in the queue, those under way included."""
-        counts = await self._doors.queue.counts(f"cb.agent.execute.{self.tenant}.>")
+    async def queued(self, agent_id: str = "") -> int:
+        """How many jobs of this tenant, or of one of its agents, are in the queue, those under way included."""
+        counts = await self._doors.queue.counts(
+            f"cb.agent.execute.{self.tenant}.{_token(agent_id) if agent_id else '*'}.>"
+        )
         return sum(counts.values())
 
     async def signal(self, channel: str, execution_id: str, payload: bytes) -> None:
@@ -340,7 +342,8 @@ class Tenancy:
     def jobs(self, weights: Weights = even) -> AbstractAsyncContextManager[Jobs]:
         """Leased jobs of any tenant, for one worker; what to do with each is decided in the space `of_job`.
 
-        `weights` is asked for a tenant's weight whenever turns are given out; it must answer at once.
+        `weights` is asked for the weight of a tenant or of one of its agents whenever turns are given out; it must
+        answer at once.
         """
         return self._doors.queue.jobs(weights)
 

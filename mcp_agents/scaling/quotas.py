@@ -55,11 +55,6 @@ class Quotas:
             return Quota(NO_QUOTA, NO_QUOTA)
         return Quota(found.value.tenant, found.value.agents.get(agent_id, NO_QUOTA))
 
-    async def weight(self, space: TenantSpace) -> int:
-        """The tenant's share of the turns, against 1 for a tenant without a quota."""
-        found = await _quotas(space).get(_RECORD)
-        return found.value.tenant.weight if found else NO_QUOTA.weight
-
     async def all(self, space: TenantSpace) -> Versioned[TenantQuotas]:
         """Every quota of the tenant; revision 0 where none was ever set."""
         return await _quotas(space).get(_RECORD) or Versioned(TenantQuotas(), 0)

@@ -4,7 +4,7 @@ import asyncio
 import signal
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from mcp_agents.adapters.nats_link import Endpoint, NatsLink, connect
 from mcp_agents.adapters.nats_queue import NatsQueue, retry_after_ms
 from mcp_agents.adapters.nats_topology import JOBS, QueueLimits
 from mcp_agents.kernel.errors import Exhausted
-from mcp_agents.kernel.job import Delivery, Job, Jobs, Lane, Priority, even
+from mcp_agents.kernel.job import Delivery, Job, Jobs, Lane, Priority, Weights, even
 from mcp_agents.kernel.tasks import together
 from mcp_agents.kernel.tenancy import job_subject, lane_of
 
@@ -50,7 +50,7 @@ class House:
             await (queue or self.queue).publish(job_subject(job.lane), job, dedup=uuid.uuid4().hex)
 
     @asynccontextmanager
-    async def worker(self, weights: Callable[[str], int] = even) -> AsyncIterator[Jobs]:
+    async def worker(self, weights: Weights = even) -> AsyncIterator[Jobs]:
         """A worker with a connection of its own."""
         async with connect(self.endpoint, "worker") as link, NatsQueue(link).jobs(weights) as jobs:
             yield jobs
@@ -181,7 +181,7 @@ async def test_turns_go_by_weight(house: House) -> None:
     """A tenant of weight 3 starts three jobs for one of a tenant of weight 1."""
     for tenant in ("heavy", "light"):
         await house.put(tenant, *(f"{tenant}{number}" for number in range(60)))
-    async with house.worker(lambda tenant: 3 if tenant == "heavy" else 1) as jobs:
+    async with house.worker(lambda tenant, _: 3 if tenant == "heavy" else 1) as jobs:
         found = Counter(delivery.job.tenant for delivery in await taken(jobs, 40, room=1))
     assert abs(found["heavy"] - 30) <= 1
 

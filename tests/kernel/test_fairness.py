@@ -44,7 +44,7 @@ def test_all_the_room_is_used_and_nothing_is_made_up(
     room: int, waiting: dict[Lane, int], running: dict[Lane, int], weights: dict[str, int]
 ) -> None:
     """Work is conserved: the room is filled or nothing waits any more."""
-    granted = Turns(weights.__getitem__).grant(room, waiting, running)
+    granted = Turns(lambda tenant, _: weights[tenant]).grant(room, waiting, running)
     assert sum(granted.values()) == min(room, sum(waiting.values()))
     assert all(0 < count <= waiting[lane] for lane, count in granted.items())
 
@@ -54,7 +54,7 @@ def test_nobody_gets_more_than_a_share_while_another_waits_below_its_own(
     room: int, waiting: dict[Lane, int], running: dict[Lane, int], weights: dict[str, int]
 ) -> None:
     """Whoever stays below its fair share with jobs left has lost no slot to a tenant above its own."""
-    granted = per_tenant(Turns(weights.__getitem__).grant(room, waiting, running))
+    granted = per_tenant(Turns(lambda tenant, _: weights[tenant]).grant(room, waiting, running))
     held, wanted = per_tenant(running), per_tenant(waiting)
     active = set(held) | set(wanted)
     slots = room + held.total()
@@ -69,7 +69,9 @@ def test_turns_go_round_by_weight(weights: dict[str, int], slots: int) -> None:
     """Over many turns of jobs that last alike, starts are in proportion to the weights, to within a few."""
     waiting = {Lane(tenant, "ag_1", "normal"): 10_000 for tenant in weights}
     total = sum(weights.values())
-    started = Counter(lane.tenant for lane in starts(Turns(weights.__getitem__), waiting, slots, 20 * total))
+    started = Counter(
+        lane.tenant for lane in starts(Turns(lambda tenant, _: weights[tenant]), waiting, slots, 20 * total)
+    )
     # A slot is not divisible: with few of them a tenant's share may lie between two numbers of slots.
     assert all(
         abs(started[tenant] / (20 * total) - weight / total) <= 1 / total + 0.12 for tenant, weight in weights.items()
@@ -106,6 +108,19 @@ def test_agents_of_a_tenant_take_turns() -> None:
     assert Counter(starts(Turns(), waiting, 1, 12)) == dict.fromkeys(lanes, 3)
     granted = Turns().grant(3, waiting, {lanes[0]: 5, lanes[1]: 1})
     assert granted == {lanes[2]: 1, lanes[3]: 1, lanes[1]: 1} or granted == {lanes[2]: 2, lanes[3]: 1}
+
+
+@given(
+    weights=st.fixed_dictionaries(dict.fromkeys(["ag_1", "ag_2", "ag_3"], st.integers(1, 5))), slots=st.integers(1, 7)
+)
+def test_turns_of_agents_go_by_their_weights(weights: dict[str, int], slots: int) -> None:
+    """Among the agents of a tenant, starts are in proportion to the weights, to within a few."""
+    waiting = {Lane("a", agent_id, "normal"): 10_000 for agent_id in weights}
+    total = sum(weights.values())
+    turns = Turns(lambda _, agent_id: weights.get(agent_id, 1))
+    started = Counter(lane.agent_id for lane in starts(turns, waiting, slots, 20 * total))
+    for agent_id, weight in weights.items():
+        assert abs(started[agent_id] / (20 * total) - weight / total) <= 1 / total + 0.12
 
 
 def test_higher_priorities_go_first_and_lower_ones_do_not_starve() -> None:

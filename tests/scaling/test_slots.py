@@ -42,14 +42,14 @@ async def test_a_quota_is_set_read_and_forgotten(space: TenantSpace, other: Tena
     """For the tenant and for one agent; another agent and another tenant have none."""
     quotas = Quotas()
     assert await quotas.of(space, AGENT) == (NO_QUOTA, NO_QUOTA)
-    assert (await quotas.weight(space), (await quotas.all(space)).revision) == (1, 0)
+    assert ((await quotas.of(space, "")).tenant.weight, (await quotas.all(space)).revision) == (1, 0)
     whole = Allowance(max_concurrent=5, max_queued=100, weight=3)
     part = Allowance(max_concurrent=2)
     first = await quotas.set(space, "", whole, 0)
     second = await quotas.set(space, AGENT, part, first)
     assert await quotas.of(space, AGENT) == (whole, part)
     assert await quotas.of(space, "ag_2") == (whole, NO_QUOTA)
-    assert (await quotas.weight(space), await quotas.weight(other)) == (3, 1)
+    assert [(await quotas.of(each, "")).tenant.weight for each in (space, other)] == [3, 1]
     with pytest.raises(Conflict):
         await quotas.set(space, AGENT, NO_QUOTA, first)
     await quotas.set(space, AGENT, NO_QUOTA, second)

@@ -52,7 +52,7 @@ class Provider(asyncio.Protocol):
     def __init__(self, latency: float, tokens: int, *, apart: bool) -> None:
         """`latency` in seconds; `apart` sends every token on its own instead of the answer at once."""
         self._latency, self._apart = latency, apart
-        self._words = " word" * tokens
+        self._words = "".join(f" word{number % 10}" for number in range(tokens))  # litellm takes repetition for a fault
         self._received = b""
         self._transport: asyncio.Transport | None = None
 
