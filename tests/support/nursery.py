@@ -54,6 +54,7 @@ class Nursery:
             said = msgspec.json.decode(line)
             if "born" in said:
                 self._births.append(said["born"])
+                self._ends.pop(said["born"], None)  # an earlier child's: numbers come round again
             elif "pid" in said:
                 self._ends[said["pid"]] = said["status"]
             else:
@@ -117,6 +118,7 @@ def _reap(*_: object) -> None:
 def _live(order: dict[str, Any], nursery: int) -> None:
     """The child's whole life; its stdout is its stderr, since stdout is the nursery's word."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != nursery:
         os._exit(1)
@@ -135,10 +137,12 @@ def main(modules: list[str]) -> None:
     os.write(1, b'{"ready": true}\n')
     nursery = os.getpid()
     while line := sys.stdin.readline():
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # no end is told before its birth
         pid = os.fork()
         if not pid:
             _live(json.loads(line), nursery)
         os.write(1, json.dumps({"born": pid}).encode() + b"\n")
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
 
 
 if __name__ == "__main__":
