@@ -27,6 +27,9 @@ test: $(VENV)/.dev ## installs what the tests need and runs them all
 test-conformance: $(VENV)/.dev ## the official conformance suite and Inspector against the real server (npm packages into .node)
 	@$(BIN)/python -m tests.conformance.run $(ARGS)
 
+soak: $(VENV)/.dev ## kills processes of a small cluster at random a thousand times and looks at what is left
+	@$(BIN)/python -m tests.soak.run $(ARGS)
+
 check: $(VENV)/.dev ## format, lint, types and floors
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -60,4 +63,4 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml
 	@$(INSTALL) --no-deps --editable .
 	@touch $(VENV)/.run $@
 
-.PHONY: help demo test test-conformance check bench lock clean
+.PHONY: help demo test test-conformance soak check bench lock clean

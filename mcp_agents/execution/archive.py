@@ -21,7 +21,7 @@ from mcp_agents.execution import endings, history
 from mcp_agents.execution.run import Run, Status
 from mcp_agents.execution.spending import Spending
 from mcp_agents.kernel import ids
-from mcp_agents.kernel.errors import AgentsError, WrongRevision
+from mcp_agents.kernel.errors import AgentsError, Fault, WrongRevision
 from mcp_agents.kernel.messages import Usage
 from mcp_agents.kernel.tenancy import Records, Tenancy, TenantSpace
 
@@ -106,8 +106,22 @@ class Archive:
 
     async def ended(self, space: TenantSpace, run: Run) -> None:
         """What a run's end sets off: its budgets, its parent, the dead letters. May be repeated."""
-        await self._spending.settle_up(space, run)
         await endings.wake_parent(space, run)
+        await self._settled(space, run)
+
+    async def ended_elsewhere(self, space: TenantSpace, execution_id: str) -> None:
+        """As `ended`, but for the parent, for a run that another process has ended and perhaps got no further."""
+        try:
+            _, entries = await space.log(execution_id).read()
+            run = Run.folded(execution_id, entries) if entries else None
+        except Fault as error:
+            log.warning("the end of run %s is left alone: %s", execution_id, error)
+            return
+        if run is not None:
+            await self._settled(space, run)
+
+    async def _settled(self, space: TenantSpace, run: Run) -> None:
+        await self._spending.settle_up(space, run)
         await endings.keep_dead_letter(space, run)
         self._due.append(_Due(self._tenancy.clock.monotonic() + SEAL_AFTER_SECONDS, space, run.execution_id))
 

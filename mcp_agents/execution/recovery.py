@@ -4,9 +4,14 @@ Three things can be left: a run that was accepted and never queued; a run that a
 job and whose lease has ended; a run that waits for another one whose end could not be told. JetStream brings
 back what had a job. All of it is found in the live logs, which are read only when a lease was seen to end, at
 the start, and now and then. What is queued twice is dropped by its worker.
+
+Most live logs are of runs that have just ended. A lost run must not wait behind them: the youngest are read first,
+several at once; one that has its end is not looked at again, and what its end may still have to set off comes a
+few at a time, between two looks for lost processes.
 """
 
 import logging
+from collections import deque
 from datetime import timedelta
 from typing import Final
 
@@ -17,6 +22,7 @@ from mcp_agents.execution.run import GIVEN_BACK, Run
 from mcp_agents.execution.station import Station
 from mcp_agents.kernel.errors import AgentsError, Fenced
 from mcp_agents.kernel.events import Retry
+from mcp_agents.kernel.tasks import together
 from mcp_agents.kernel.tenancy import Tenancy, TenantSpace
 
 log = logging.getLogger("mcp_agents.recovery")
@@ -27,6 +33,8 @@ _EVERYTHING_SECONDS: Final = 60.0
 _ORPHAN_AGE: Final = timedelta(seconds=10)
 _FORGOTTEN_AGE: Final = timedelta(seconds=300)
 _ERASE_SECONDS: Final = 3600.0
+_AT_ONCE: Final = 16
+_ENDS_A_LOOK: Final = 50
 
 
 class Recovery:
@@ -36,6 +44,9 @@ class Recovery:
         self._tenancy, self._station, self._archive = tenancy, station, archive
         self._living: frozenset[str] = frozenset()
         self._missing: frozenset[str] = frozenset()
+        self._ended: set[str] = set()
+        """Live logs that were seen to have their end: nothing is looked for there any more."""
+        self._ends: deque[tuple[TenantSpace, str]] = deque()
 
     async def work(self) -> None:
         """Looks for what was left behind, until cancelled."""
@@ -44,11 +55,13 @@ class Recovery:
         while True:
             try:
                 if await self.somebody_was_lost() or clock.monotonic() - everything_at > _EVERYTHING_SECONDS:
-                    everything_at = clock.monotonic()
+                    everything_at = float("-inf")  # due until it is done: the store may go away in the middle
                     _told(await self.recover())
+                    everything_at = clock.monotonic()
                 if clock.monotonic() - untouched_at > _UNTOUCHED_SECONDS:
                     untouched_at = clock.monotonic()
                     _told(await self.sweep())
+                await self._take_in_ends()
                 if clock.monotonic() - erased_at > _ERASE_SECONDS:
                     erased_at = clock.monotonic()
                     for space in await self._tenancy.tenants():
@@ -74,12 +87,28 @@ class Recovery:
         return queued
 
     async def recover(self) -> int:
-        """Looks at every live log; returns how many runs were set going again."""
+        """Looks at every live log that is not known to have its end; returns how many runs were set going again."""
         living = await self._station.living()
+        logs = {execution_id: space for space, execution_id in await self._tenancy.live_logs()}
+        self._ended &= logs.keys()
+        few = anyio.Semaphore(_AT_ONCE)
         queued = 0
-        for space, execution_id in await self._tenancy.live_logs():
-            queued += await self._looked_at(space, execution_id, living)
+
+        async def look(execution_id: str) -> None:
+            nonlocal queued
+            async with few:
+                queued += await self._looked_at(logs[execution_id], execution_id, living)
+
+        async with together() as tasks:
+            for execution_id in sorted(logs.keys() - self._ended, reverse=True):
+                tasks.start_soon(look, execution_id)
         return queued
+
+    async def _take_in_ends(self) -> None:
+        """What ends that were found may still have to set off, of some of them: whoever ended the run may be lost."""
+        for _ in range(min(_ENDS_A_LOOK, len(self._ends))):
+            await self._archive.ended_elsewhere(*self._ends[0])
+            self._ends.popleft()
 
     async def _looked_at(
         self, space: TenantSpace, execution_id: str, living: frozenset[str], *, only_pending: bool = False
@@ -114,9 +143,10 @@ class Recovery:
             case "waiting":
                 due = not only_pending and await self._can_go_on(space, run)
             case _:
-                if not only_pending:
-                    await self._archive.ended(space, run)
                 due = False
+                if not only_pending:
+                    self._ended.add(execution_id)
+                    self._ends.append((space, execution_id))
         if due:
             await space.enqueue(
                 run.requested.agent_id,

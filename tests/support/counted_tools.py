@@ -20,7 +20,7 @@ _HINTS = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempoten
 
 
 class CountedTools:
-    """The server; an async context manager. Both tools say that they may be repeated; who believes it is asked."""
+    """The server; an async context manager. All tools say that they may be repeated; who believes it is asked."""
 
     def __init__(self) -> None:
         self._effects: defaultdict[str, list[str]] = defaultdict(list)
@@ -29,6 +29,7 @@ class CountedTools:
         tools = MCPServer("counted", log_level="ERROR")
         tools.tool(annotations=_HINTS)(self.record)
         tools.tool(annotations=_HINTS)(self.record_in_turn)
+        tools.tool(annotations=_HINTS)(self.record_slowly)
         config = uvicorn.Config(
             tools.streamable_http_app(), log_config=None, log_level="critical", timeout_graceful_shutdown=1
         )
@@ -50,6 +51,13 @@ class CountedTools:
                 raise ToolError("who asked is dead: what was not done by then is not done")
             await anyio.sleep(0.01)
         return await self.record(place, ctx)
+
+    async def record_slowly(self, place: str, seconds: float, ctx: Context) -> str:
+        """Takes so long, writes a line for good in the middle of it, and answers at the end."""
+        await anyio.sleep(seconds / 2)
+        answer = await self.record(place, ctx)
+        await anyio.sleep(seconds / 2)
+        return answer
 
     def effects(self, place: str) -> list[str]:
         """The effect ids of what happened there."""

@@ -11,6 +11,7 @@ import ctypes
 import gc
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -54,6 +55,7 @@ class Nursery:
             said = msgspec.json.decode(line)
             if "born" in said:
                 self._births.append(said["born"])
+                self._ends.pop(said["born"], None)  # an earlier child's: numbers come round again
             elif "pid" in said:
                 self._ends[said["pid"]] = said["status"]
             else:
@@ -105,7 +107,7 @@ async def nursery(*modules: str, stderr: Path | None = None) -> AsyncIterator[Nu
         opened.close()
 
 
-def _reap(*_: object) -> None:
+def _reap() -> None:
     with suppress(ChildProcessError):
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -116,6 +118,7 @@ def _reap(*_: object) -> None:
 
 def _live(order: dict[str, Any], nursery: int) -> None:
     """The child's whole life; its stdout is its stderr, since stdout is the nursery's word."""
+    signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != nursery:
@@ -131,14 +134,28 @@ def main(modules: list[str]) -> None:
     for module in ["litellm", "mcp_agents.server.compose", *modules]:
         import_module(module)  # once here, so that no child has to
     gc.freeze()  # a child's first collection need not copy every page
-    signal.signal(signal.SIGCHLD, _reap)
+    ended, woken = os.pipe()
+    os.set_blocking(woken, False)
+    signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # the byte in the pipe is what counts: it cannot come too early
     os.write(1, b'{"ready": true}\n')
     nursery = os.getpid()
-    while line := sys.stdin.readline():
-        pid = os.fork()
-        if not pid:
-            _live(json.loads(line), nursery)
-        os.write(1, json.dumps({"born": pid}).encode() + b"\n")
+    orders = b""
+    while True:
+        ready, _, _ = select.select([0, ended], [], [])
+        if ended in ready:
+            os.read(ended, 65536)
+            _reap()
+            continue
+        more = os.read(0, 65536)
+        if not more:
+            return
+        *lines, orders = (orders + more).split(b"\n")
+        for line in lines:
+            pid = os.fork()
+            if not pid:
+                _live(json.loads(line), nursery)
+            os.write(1, json.dumps({"born": pid}).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,8 @@ class Step(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     with `headers`. `raw` sends that text with status 200 in place of an answer. `cut_after` breaks the
     connection after so many events, `unended` ends the stream without finish reason and `[DONE]`. `hold`
     waits for the release of that name before the first event, or, with `hold_after`, behind so many events.
-    `times` is how many requests the step answers; 0 is any number, also none.
+    `pause` is how many seconds pass before each event. `times` is how many requests the step answers; 0 is any
+    number, also none.
     """
 
     when: str = ""
@@ -70,6 +71,7 @@ class Step(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     unended: bool = False
     hold: str = ""
     hold_after: int = 0
+    pause: float = 0
 
 
 class Counts(msgspec.Struct, kw_only=True):
@@ -223,6 +225,8 @@ class _App:
                 raise _Cut
             if step.hold and place == step.hold_after and place:
                 await self._hold(step.hold)
+            if step.pause:
+                await anyio.sleep(step.pause)
             await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
