@@ -39,6 +39,9 @@ check: $(VENV)/.dev ## format, lint, types and floors
 bench: $(VENV)/.run ## runs per second and milliseconds per run, beside a bare echo and a bare model loop
 	@$(BIN)/mcp-agents bench execute $(ARGS)
 
+trials: $(VENV)/.dev ## budgets under kills, ten thousand runs with faults, ten times too much work: the full size
+	@$(BIN)/python -m tests.trials.run $(ARGS)
+
 lock: ## rewrites the lock files from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-annotate -p 3.11 pyproject.toml -o requirements.lock
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-annotate -p 3.11 pyproject.toml --group dev -o requirements-dev.lock
@@ -63,4 +66,4 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml
 	@$(INSTALL) --no-deps --editable .
 	@touch $(VENV)/.run $@
 
-.PHONY: help demo test test-conformance soak check bench lock clean
+.PHONY: help demo test test-conformance soak trials check bench lock clean

@@ -124,6 +124,15 @@ class Cluster:
                 if number % _NOTED == 0:
                     note(f"{number} kills")
 
+    def kill_pid(self, pid: int) -> bool:
+        """Kills the worker or front end with this process id, if there still is one."""
+        for kind, places in (("worker", self.workers), ("front end", self.fronts)):
+            if any(place.pid == pid for place in places) and not self.nursery.ended(pid):
+                self._kill(pid)
+                self.kills.append(Kill(datetime.now(UTC), kind, (pid,)))
+                return True
+        return False
+
     async def _alive(self, place: Place) -> None:
         while not place.pid or place.pid in self._killed or self.nursery.ended(place.pid):
             await anyio.sleep(0.005)

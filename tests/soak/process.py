@@ -41,6 +41,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     text: str = ""
     error: str = ""
     retryable: bool = False
+    retry_after_ms: int = 0
 
 
 async def live(order: dict[str, Any]) -> None:
@@ -87,4 +88,4 @@ async def _answers(house: House, ask: Ask) -> AsyncIterator[Said]:
         view = await dispatcher.view(space, execution_id)
         yield Said(status=view.status, text=view.text)
     except AgentsError as error:
-        yield Said(error=error.code, retryable=error.retryable)
+        yield Said(error=error.code, retryable=error.retryable, retry_after_ms=error.retry_after_ms or 0)

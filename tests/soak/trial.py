@@ -97,10 +97,10 @@ async def _load(plan: Plan, house: House, cluster: Cluster, clients: Clients, no
         await cluster.kill(plan.kills, plan.seconds, Random(plan.seed), note)
         clients.close()
         note("no more kills; waiting for the last runs")
-        if not await _comes_true(lambda: _all_told(clients), REST_SECONDS):
+        if not await comes_true(lambda: _all_told(clients), REST_SECONDS):
             left += [f"the client of {key} still waits" for key in clients.tenants if not clients.ends[key]]
             tasks.cancel_scope.cancel()
-    left += await _unrest(house) if not await _comes_true(lambda: _at_rest(house), REST_SECONDS) else []
+    left += await _unrest(house) if not await comes_true(lambda: _at_rest(house), REST_SECONDS) else []
     return left
 
 
@@ -132,7 +132,7 @@ async def _held_at_last(house: House) -> list[str]:
     async def nothing() -> bool:
         return not await _held(house)
 
-    await _comes_true(nothing, 6 * LEASE_SECONDS)
+    await comes_true(nothing, 6 * LEASE_SECONDS)
     return await _held(house)
 
 
@@ -149,7 +149,8 @@ async def _held(house: House) -> list[str]:
     return found
 
 
-async def _comes_true(condition: Callable[[], Awaitable[bool]], seconds: float) -> bool:
+async def comes_true(condition: Callable[[], Awaitable[bool]], seconds: float) -> bool:
+    """Whether the condition comes true within so many seconds."""
     with anyio.move_on_after(seconds):
         while not await condition():
             await anyio.sleep(0.25)

@@ -1,0 +1,87 @@
+"""The trials at full size: `python -m tests.trials.run budget faults overload`, or `make trials`.
+
+Prints what was found and exits 1 when something must not be; docs/trials.md says what the figures mean.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Final
+
+import anyio
+import click
+
+from tests.trials import budget, faults, overload
+
+_KILLS: Final = (0, 1, 1, 2, 3)
+_RUNS: Final = 10_000
+_SUCCEED: Final = 0.995
+_ROUNDS: Final = 5
+_SECONDS: Final = 15.0
+_RATIO: Final = 1.5
+
+
+async def _budget(folder: Path) -> list[str]:
+    wrong: list[str] = []
+    for number, kills in enumerate(_KILLS):
+        books = await budget.trial(folder / str(number), calls=100, kills=kills, seed=number)
+        click.echo(
+            f"  {kills} kills: {dict(books.ends)}; {books.asked} model calls; at most {books.most} of {budget.LIMIT} spent "
+            f"or reserved in {books.looks} looks; settled {books.settled}, of it {books.lost} for lost answers; ledger "
+            f"{books.ledger}, logs {books.logs}; still reserved {books.reserved}"
+        )
+        wrong += books.faults()
+    return wrong
+
+
+async def _faults(folder: Path) -> list[str]:
+    tally = await faults.trial(folder, runs=_RUNS, seed=1)
+    click.echo(f"  {tally.runs} runs in {tally.seconds:.0f} s, {tally.runs / tally.seconds:.0f}/s: {dict(tally.ends)}")
+    click.echo(f"  {tally.requests} requests, faults {dict(tally.met)}")
+    click.echo(f"  succeeded {tally.succeeded:.4%}, Wilson lower bound (95 %) {tally.at_least:.4%}")
+    return [] if tally.at_least >= _SUCCEED else [f"fewer than {_SUCCEED:.1%} succeed"]
+
+
+async def _overload(folder: Path) -> list[str]:
+    found = await overload.trial(folder, rounds=_ROUNDS, seconds=_SECONDS)
+    for alone, beside in zip(found.alone, found.beside, strict=True):
+        before, under = overload.p95(alone), overload.p95(beside)
+        click.echo(f"  p95 alone {before * 1000:.0f} ms, beside {under * 1000:.0f} ms: {under / before:.2f}")
+    click.echo(
+        f"  {found.asked:.0f} asked for a second where {overload.CAPACITY:.0f} can be done; accepted {found.accepted}, "
+        f"refused {found.refused}; ended {dict(found.ends)}; {found.deepest} in the queue at most; ratio {found.ratio:.2f}"
+    )
+    return found.faults() + (
+        [f"the quiet tenant waits {found.ratio:.2f} times as long"] if found.ratio > _RATIO else []
+    )
+
+
+_TRIALS: Final[dict[str, Callable[[Path], Awaitable[list[str]]]]] = {
+    "budget": _budget,
+    "faults": _faults,
+    "overload": _overload,
+}
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(list(_TRIALS)))
+def main(names: tuple[str, ...]) -> None:
+    """Play the trials NAMES, or all of them."""
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    import_module("litellm")  # before a trial begins, since it takes seconds
+    wrong: list[str] = []
+    for name in names or _TRIALS:
+        click.echo(name)
+        with tempfile.TemporaryDirectory(prefix="trial-") as folder:
+            found = anyio.run(_TRIALS[name], Path(folder))
+        wrong += [f"{name}: {each}" for each in found]
+    for each in wrong:
+        click.echo(f"FAULT {each}")
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The trials in little: what must hold at any size. `make trials` plays them whole and looks at times, too."""
+
+import os
+from importlib import import_module
+from pathlib import Path
+
+import anyio
+import pytest
+
+from tests.trials import budget, faults, overload
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported() -> None:
+    """What takes seconds to import is there before any lease is taken."""
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    import_module("litellm")
+
+
+async def test_a_budget_is_not_overrun_by_a_crowd_whose_processes_die(tmp_path: Path) -> None:
+    """Forty calls, room for ten, a holder of reservations killed: no overshoot, and the books agree."""
+    with anyio.fail_after(240):
+        books = await budget.trial(tmp_path, calls=40, kills=1, seed=1)
+    assert books.faults() == []
+    assert books.kills == 1
+    assert books.ends.total() == 40
+    assert books.settled == budget.LIMIT
+    assert books.ends["completed"] == (budget.LIMIT - books.lost) / budget.PRICE
+    assert books.lost > 0
+
+
+async def test_runs_outlive_a_provider_that_goes_wrong_now_and_then(tmp_path: Path) -> None:
+    """Every kind of fault was met, and every run completed."""
+    with anyio.fail_after(240):
+        tally = await faults.trial(tmp_path, runs=300, seed=2)
+    assert tally.ends == {"completed": 300}
+    assert len(tally.met) == 6
+    assert tally.requests > 600
+
+
+def test_the_interval_is_wilsons() -> None:
+    """Against values worked out by hand from the formula."""
+    assert faults.wilson(10_000, 10_000) == pytest.approx(0.999616, abs=1e-6)
+    assert faults.wilson(95, 100) == pytest.approx(0.888249, abs=1e-5)
+
+
+async def test_an_overload_loses_nothing_and_is_bounded(tmp_path: Path) -> None:
+    """Ten times too much is asked for: what was accepted ends, the rest is told when to come back."""
+    with anyio.fail_after(240):
+        found = await overload.trial(tmp_path, rounds=1, seconds=4)
+    assert found.faults() == []
+    assert found.refused > found.accepted
