@@ -293,10 +293,9 @@ class TenantSpace:
 
     async def queued(self, agent_id: str = "") -> int:
         """How many jobs of this tenant, or of one of its agents, are in the queue, those under way included."""
-        counts = await self._doors.queue.counts(
-            f"cb.agent.execute.{self.tenant}.{_token(agent_id) if agent_id else '*'}.>"
-        )
-        return sum(counts.values())
+        counts = await self._doors.queue.counts(f"cb.agent.execute.{self.tenant}.>")
+        lanes = {lane_of(subject): count for subject, count in counts.items()}
+        return sum(count for lane, count in lanes.items() if lane and agent_id in ("", lane.agent_id))
 
     async def signal(self, channel: str, execution_id: str, payload: bytes) -> None:
         """Sends an unstored signal about a run on `delta` or `control`."""

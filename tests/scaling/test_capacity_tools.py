@@ -1,6 +1,7 @@
 """The tools of the plugin `capacity`, over the wire."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,3 +133,20 @@ async def test_an_agents_limits_on_cost_tokens_depth_and_children_are_kept(remot
     assert {name: bounded["limits"][name] for name in given} == given
     free = (await remote.call("agent_create", {"name": "free"}))["limits"]
     assert (free["max_cost_micro_usd"], free["max_total_tokens"]) == (None, None)
+
+
+@pytest.mark.parametrize("scope", ["tenant", "agent"])
+async def test_a_quota_bounds_what_waits(scope: str, tmp_path: Path) -> None:
+    """Of the tenant, or of one agent among others, whatever the priorities; what runs or waits elsewhere is let be."""
+    async with served(tmp_path, workers=0) as idle, idle.remote(TENANT) as remote:
+        for agent in ("one", "other"):
+            await remote.call("agent_create", {"name": agent})
+        await remote.call("agent_submit", {"agent": "other", "prompt": "Wait."})
+        bound = {"tenant": {}, "agent": {"subject": "one"}}[scope]
+        await remote.call("quota_set", {"scope": scope, "max_queued": 3, **bound})
+        for priority in ("normal", "high", "low")[: 2 if scope == "tenant" else 3]:
+            await remote.call("agent_submit", {"agent": "one", "prompt": "Wait.", "priority": priority})
+        full = {"agent": "one", "prompt": "Wait."}
+        assert await refused(remote, "agent_submit", full) == "QUEUE_FULL"
+        if scope == "agent":
+            await remote.call("agent_submit", {"agent": "other", "prompt": "Wait."})
