@@ -1,8 +1,8 @@
 """A noisy tenant asks for ten times what the workers can do; a quiet one asks now and then, as it does when alone.
 
-One front end that works too, two workers, a bounded queue. The two ways take turns, round by round, so that whatever else the
-machine does disturbs both. Refused runs come back when they were told to. Nothing is lost, and the quiet tenant
-waits at most half as long again as alone.
+One front end that works too, two workers, a bounded queue. The two ways take turns, round by round, so that
+whatever else the machine does disturbs both. Nothing is lost, and the quiet tenant is to wait at most half as long
+again as alone.
 """
 
 from collections import Counter

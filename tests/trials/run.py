@@ -29,8 +29,8 @@ async def _budget(folder: Path) -> list[str]:
     for number, kills in enumerate(_KILLS):
         books = await budget.trial(folder / str(number), calls=100, kills=kills, seed=number)
         click.echo(
-            f"  {kills} kills: {dict(books.ends)}; {books.asked} model calls; at most {books.most} of {budget.LIMIT} spent "
-            f"or reserved in {books.looks} looks; settled {books.settled}, of it {books.lost} for lost answers; ledger "
+            f"  {kills} kills: {dict(books.ends)}; {books.asked} model calls; at most {books.most} of "
+            f"{budget.LIMIT} spent or reserved in {books.looks} looks; settled {books.settled}, of it {books.lost} for lost answers; ledger "
             f"{books.ledger}, logs {books.logs}; still reserved {books.reserved}"
         )
         wrong += books.faults()
@@ -52,7 +52,8 @@ async def _overload(folder: Path) -> list[str]:
         click.echo(f"  p95 alone {before * 1000:.0f} ms, beside {under * 1000:.0f} ms: {under / before:.2f}")
     click.echo(
         f"  {found.asked:.0f} asked for a second where {overload.CAPACITY:.0f} can be done; accepted {found.accepted}, "
-        f"refused {found.refused}; ended {dict(found.ends)}; {found.deepest} in the queue at most; ratio {found.ratio:.2f}"
+        f"refused {found.refused}; ended {dict(found.ends)}; {found.deepest} in the queue at most; "
+        f"ratio {found.ratio:.2f}"
     )
     return found.faults() + (
         [f"the quiet tenant waits {found.ratio:.2f} times as long"] if found.ratio > _RATIO else []
