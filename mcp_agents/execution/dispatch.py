@@ -19,17 +19,17 @@ from mcp_agents.agents.catalog import AgentCatalog
 from mcp_agents.execution import endings, joining
 from mcp_agents.execution.orders import Order
 from mcp_agents.execution.recorder import Recorder
+from mcp_agents.execution.register import Register
 from mcp_agents.execution.run import ExecutionView, Run
 from mcp_agents.execution.signals import CONTROL, DELTA, Cancel, Delta, decode_delta, encode
 from mcp_agents.execution.station import Hand, Station
 from mcp_agents.kernel import ids
-from mcp_agents.kernel.errors import Conflict, Exhausted, Fenced, NotFound
+from mcp_agents.kernel.errors import Exhausted, Fenced, NotFound
 from mcp_agents.kernel.events import (
     START,
     Cancelled,
     Entry,
     Failed,
-    InputReceived,
     Problem,
     Requested,
     Started,
@@ -59,8 +59,16 @@ class _Prepared:
 class Dispatcher:
     """Runs of any tenant, always through the caller's `TenantSpace`."""
 
-    def __init__(self, tenancy: Tenancy, agents: AgentCatalog, station: Station, slots: Slots, quotas: Quotas) -> None:
-        self._tenancy, self._agents = tenancy, agents
+    def __init__(
+        self,
+        tenancy: Tenancy,
+        agents: AgentCatalog,
+        station: Station,
+        slots: Slots,
+        quotas: Quotas,
+        register: Register,
+    ) -> None:
+        self._tenancy, self._agents, self._register = tenancy, agents, register
         self._station, self._slots, self._quotas = station, slots, quotas
         self._full_until: dict[tuple[str, ...], float] = {}
 
@@ -246,6 +254,7 @@ class Dispatcher:
             run = await self.run(space, execution_id)
             if run.finished:
                 await self._cancel_children(space, principal, run)
+                await self._register.sync(space, run)
                 return run.view()
             execution = space.log(execution_id)
             tip, entries = await execution.read()
@@ -264,37 +273,6 @@ class Dispatcher:
         for call in run.open_calls():
             if call.child and await self.find(space, call.child):
                 await self.cancel(space, principal, call.child, f"its parent {run.execution_id} was cancelled")
-
-    async def tell(
-        self, space: TenantSpace, principal: Principal, execution_id: str, effect_id: str, *, happened: bool, text: str
-    ) -> ExecutionView:
-        """A person says what became of a call that a waiting run asks about; the run goes on.
-
-        Raises `Conflict` (`EXECUTION_NOT_WAITING`) when it does not ask about this call, or not any more.
-        """
-        if not ids.is_id(execution_id, "ex"):
-            raise unknown_execution()
-        execution = space.log(execution_id)
-        while True:
-            tip, entries = await execution.read()
-            if not entries:
-                raise unknown_execution()
-            run = Run.folded(execution_id, entries)
-            if run.status != "waiting" or run.unsettled(effect_id) is None:
-                raise Conflict(
-                    "EXECUTION_NOT_WAITING",
-                    "The run does not wait for an answer about this effect.",
-                    "Look at waiting_for with execution_get.",
-                )
-            told = InputReceived(effect_id=effect_id, by=principal.subject, happened=happened, text=text)
-            try:
-                await execution.append(tip, [told])
-            except Fenced:
-                continue
-            await space.enqueue(
-                run.requested.agent_id, execution_id, occasion=f"told.{effect_id}", priority=run.requested.priority
-            )
-            return await self.view(space, execution_id)
 
     @asynccontextmanager
     async def follow(

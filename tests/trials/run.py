@@ -28,10 +28,11 @@ async def _budget(folder: Path) -> list[str]:
     wrong: list[str] = []
     for number, kills in enumerate(_KILLS):
         books = await budget.trial(folder / str(number), calls=100, kills=kills, seed=number)
+        click.echo(f"  {kills} kills: {dict(books.ends)}; {books.asked} model calls of {budget.PRICE} each")
+        click.echo(f"    at most {books.most} of {budget.LIMIT} spent or reserved, in {books.looks} looks")
         click.echo(
-            f"  {kills} kills: {dict(books.ends)}; {books.asked} model calls; at most {books.most} of "
-            f"{budget.LIMIT} spent or reserved in {books.looks} looks; settled {books.settled}, of it {books.lost} for lost answers; ledger "
-            f"{books.ledger}, logs {books.logs}; still reserved {books.reserved}"
+            f"    settled {books.settled}, of it {books.lost} for lost answers; ledger {books.ledger}, "
+            f"logs {books.logs}; still reserved {books.reserved}"
         )
         wrong += books.faults()
     return wrong

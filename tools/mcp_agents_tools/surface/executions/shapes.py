@@ -6,7 +6,12 @@ from mcp_agents.execution.run import ExecutionView
 from mcp_agents_tools.surface import scopes
 from mcp_agents_tools.surface.plugin import Arguments, Plugin
 
-plugin = Plugin("executions", title="Executions", scopes=scopes.EXECUTIONS)
+plugin = Plugin(
+    "executions",
+    title="Executions",
+    scopes=scopes.EXECUTIONS,
+    asks_also=frozenset({"approvals:run"}),  # to answer for a call, or for another person's run
+)
 
 ID = Field(min_length=1, max_length=64, description="The execution's id, as agent_execute or agent_submit returned it.")
 
@@ -26,7 +31,7 @@ class ExecutionRef(Arguments):
 _NEXT_STEP = {
     "pending": "Call execution_wait with this execution_id.",
     "running": "Call execution_wait with this execution_id.",
-    "waiting": "Execution_wait follows it. Where waiting_for names an effect, execution_resume says what became of it.",
+    "waiting": "Execution_wait follows it. What it asks people stands in `questions`; execution_resume answers.",
     "failed": "Look at `error` and execution_events.",
     "timeout": "Raise limits.timeout_seconds or overrides.timeout_seconds and run it again.",
 }
