@@ -43,7 +43,7 @@ _NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": 
 
 def app(house: House) -> Starlette:
     """The whole HTTP surface of one house, ready for an ASGI server."""
-    server = Door(house.catalogue, house.services, house.tenancy).server()
+    server = Door(house).server()
     manager = StreamableHTTPSessionManager(server, max_request_body_size=BODY_LIMIT)
     gate = Gate(manager.handle_request, house)
 
