@@ -38,7 +38,10 @@ BODY_LIMIT: Final = 4 * 1024 * 1024
 WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 _AGENT: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What may stand for an agent in a path; the path is repeated in a header."""
-_NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+_NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"} | dict.fromkeys(
+    table.TASKS, "taskId"
+)
+"""What a request acts on, by its method."""
 
 
 def app(house: House) -> Starlette:
@@ -203,7 +206,7 @@ class Gate:
             return ""
         if selection.startswith(AGENT_PREFIX):
             return table.AGENT_SERVER
-        return self._catalogue.needed(name)
+        return table.TASKS.get(method) or self._catalogue.needed(name)
 
     def _challenge(
         self, status: int, path: str, scopes: frozenset[str], error: str = "", description: str = ""

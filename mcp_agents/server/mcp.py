@@ -7,7 +7,6 @@ SDK internals that may move are touched here and nowhere else.
 
 import logging
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final
 
 import mcp_types as mcp
@@ -24,13 +23,16 @@ from pydantic import ValidationError
 
 from mcp_agents import __version__
 from mcp_agents.agents.catalog import invalid_fields
+from mcp_agents.execution.run import Run
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.errors import AgentsError, NotFound
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.trace import trace_id
-from mcp_agents.server import rendering
-from mcp_agents.server.asking import Asking, InputNeeded, asking, boundary
+from mcp_agents.server import rendering, tasks
+from mcp_agents.server.asking import Asking, InputNeeded, asking, boundary, shows_forms
 from mcp_agents.server.compose import House
+from mcp_agents.server.tasks import Finder, TaskParams, Tasks, TaskUpdateParams
+from mcp_agents.server.wire import result_of, tool_of
 
 log = logging.getLogger("mcp_agents.mcp")
 
@@ -45,7 +47,7 @@ _INSTRUCTIONS: Final = (
 )
 
 Context = ServerRequestContext[Any, Any]
-ToolAnswer = mcp.CallToolResult | mcp.InputRequiredResult
+ToolAnswer = mcp.CallToolResult | mcp.InputRequiredResult | dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Door:
     def __init__(self, house: House, local: Principal | None = None) -> None:
         self._catalogue, self._services, self._tenancy = house.catalogue, house.services, house.tenancy
         self._state_key, self._local = house.state_key, local
+        self._tasks = Tasks(house.settings.retention.execution_days)
 
     def server(self) -> Server[Any]:
         """The MCP server that these handlers make."""
@@ -80,7 +83,6 @@ class Door:
             },
             get_tool_input_schema=_no_mirrored_arguments,
             on_list_tools=self.list_tools,
-            on_call_tool=self.call_tool,
             on_list_resources=self.list_resources,
             on_list_resource_templates=self.list_resource_templates,
             on_read_resource=self.read_resource,
@@ -90,6 +92,11 @@ class Door:
         )
         server.middleware.clear()  # the SDK's spans cost on every call and nothing exports them yet
         server.middleware.append(boundary(self._state_key, NAME))
+        server.add_request_handler("tools/call", mcp.CallToolRequestParams, self.call_tool)
+        server.extensions[tasks.EXTENSION] = {}
+        server.add_request_handler("tasks/get", TaskParams, self.get_task)
+        server.add_request_handler("tasks/update", TaskUpdateParams, self.update_task)
+        server.add_request_handler("tasks/cancel", TaskParams, self.cancel_task)
         return server
 
     async def list_tools(self, ctx: Context, params: mcp.PaginatedRequestParams | None) -> mcp.ListToolsResult:
@@ -100,14 +107,22 @@ class Door:
         return mcp.ListToolsResult(tools=[tool_of(tool) for tool in page], next_cursor=cursor)
 
     async def call_tool(self, ctx: Context, params: mcp.CallToolRequestParams) -> ToolAnswer:
-        """Runs a tool, or asks its client first. Only a tool that the path does not offer is a protocol error."""
+        """Runs a tool, begins it as a task, or asks its client first.
+
+        Only a tool that the path does not offer is a protocol error.
+        """
         try:
             seat = self._seat(ctx)
             tool = await self._tool(ctx, seat, params.name)
             if not seat.selection.startswith(AGENT_PREFIX):
                 seat.principal.require(self._catalogue.scopes[tool.name])
             arguments = tool.arguments.model_validate(params.arguments or {})
-            return result_of(tool, await tool.function(self._call(ctx, seat, params), arguments))
+            call = self._call(ctx, seat, params)
+            if tool.long and tasks.declared(ctx):
+                return await self._tasks.created(call, await tool.long.begin(call, arguments))
+            if tool.long and tool.long.required:
+                raise tasks.missing()
+            return result_of(tool, await tool.function(call, arguments))
         except InputNeeded as needed:
             return needed.result()
         except ValidationError as cause:
@@ -119,6 +134,55 @@ class Door:
         except Exception:  # the boundary: a defect becomes an answer, its cause stays in our log
             log.exception("tool %s", params.name)
             return rendering.tool_error(rendering.defect())
+
+    async def get_task(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
+        """A task, with its result, its error, or what it asks."""
+        call, finder = await self._task(ctx, params)
+        return await self._tasks.get(call, params.task_id, finder, forms=shows_forms(ctx))
+
+    async def update_task(self, ctx: Context, params: TaskUpdateParams) -> mcp.EmptyResult:
+        """Takes answers to what a task asks."""
+        call, _ = await self._task(ctx, params)
+        try:
+            await self._tasks.update(call, params.task_id, params.input_responses)
+        except AgentsError as error:
+            raise _protocol_error(error) from error
+        return mcp.EmptyResult()
+
+    async def cancel_task(self, ctx: Context, params: TaskParams) -> mcp.EmptyResult:
+        """Ends a task."""
+        call, _ = await self._task(ctx, params)
+        await self._tasks.cancel(call, params.task_id)
+        return mcp.EmptyResult()
+
+    async def _task(self, ctx: Context, params: TaskParams) -> tuple[Call, Finder]:
+        """The call, and how to find the tool that a run's result is made by. Raises `MCPError`.
+
+        On the path of one agent there are only that agent's tasks, and they need what its tool needs.
+        """
+        tasks.check(ctx, params)
+        seat = self._seat(ctx)
+        call = self._call(ctx, seat)
+        try:
+            if not seat.selection.startswith(AGENT_PREFIX):
+                seat.principal.require(scopes.TASKS[ctx.method])
+                return call, self._maker
+            seat.principal.require(scopes.AGENT_SERVER)
+            reference = seat.selection.removeprefix(AGENT_PREFIX)
+            tool = await agent_tool(call, reference)
+            run = await self._services.dispatcher.find(call.space, params.task_id)
+            agent = (await self._services.agents.get(call.space, reference)).value
+        except AgentsError as error:
+            raise _protocol_error(error) from error
+        if run is None or run.requested.agent_id != agent.id:
+            raise tasks.unknown()
+        return call, lambda _: tool
+
+    def _maker(self, run: Run) -> ToolSpec:
+        everything = self._catalogue.view("all")
+        offered = everything.tools if everything else {}
+        tool = offered.get(run.requested.task)
+        return tool if tool and tool.long else offered["execution_wait"]
 
     async def list_resources(self, ctx: Context, params: mcp.PaginatedRequestParams | None) -> mcp.ListResourcesResult:
         """The concrete resources that the caller may read."""
@@ -303,58 +367,8 @@ class Door:
         )
 
 
-def tool_of(tool: ToolSpec) -> mcp.Tool:
-    """A tool as it is listed."""
-    return mcp.Tool(
-        name=tool.name,
-        title=tool.title,
-        description=tool.description,
-        input_schema=input_schema(tool),
-        output_schema=_output_schema(tool.result),
-        annotations=mcp.ToolAnnotations(
-            title=tool.title,
-            read_only_hint=tool.hints.read_only,
-            destructive_hint=tool.hints.destructive,
-            idempotent_hint=tool.hints.idempotent,
-            open_world_hint=tool.hints.open_world,
-        ),
-    )
-
-
-def input_schema(tool: ToolSpec) -> dict[str, Any]:
-    """A tool's arguments as JSON Schema."""
-    return _schema_of_arguments(tool.arguments)
-
-
-def result_of(tool: ToolSpec, value: msgspec.Struct) -> mcp.CallToolResult:
-    """A tool's result: structured, with a text twin for clients that read only text."""
-    structured = msgspec.to_builtins(value)
-    text = tool.text(value) if tool.text else msgspec.json.encode(structured).decode()
-    failed = structured.get("status") in ("failed", "timeout") if tool.hints.open_world else False
-    content: list[mcp.ContentBlock] = [mcp.TextContent(type="text", text=text)]
-    return mcp.CallToolResult(content=content, structured_content=structured, is_error=failed)
-
-
 def _no_mirrored_arguments(name: str) -> None:
     """No tool mirrors an argument in a header, so there is none to hold against the body."""
-
-
-@lru_cache(maxsize=512)
-def _schema_of_arguments(arguments: Any) -> dict[str, Any]:
-    schema: dict[str, Any] = arguments.model_json_schema()
-    schema.pop("title", None)
-    schema.pop("description", None)
-    return schema
-
-
-@lru_cache(maxsize=512)
-def _output_schema(result: Any) -> dict[str, Any]:
-    schema: dict[str, Any] = msgspec.json.schema(result, ref_template="#/$defs/{name}")
-    # An object at the root, as clients of the previous era expect; the definitions stay beside it.
-    definitions = schema.get("$defs", {})
-    name = str(schema.get("$ref", "")).rpartition("/")[2]
-    root = dict(definitions.get(name, schema))
-    return {**root, "$defs": {key: each for key, each in definitions.items() if key != name}}
 
 
 def _page(items: list[Any], params: mcp.PaginatedRequestParams | None) -> tuple[list[Any], str | None]:

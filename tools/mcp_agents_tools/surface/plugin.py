@@ -17,6 +17,7 @@ from mcp_agents.execution.answering import Questions
 from mcp_agents.execution.archive import Archive
 from mcp_agents.execution.dead_letters import DeadLetters
 from mcp_agents.execution.dispatch import Dispatcher
+from mcp_agents.execution.run import ExecutionView
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import TenantSpace
@@ -124,6 +125,20 @@ READS = Hints(read_only=True, idempotent=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Long:
+    """What makes a tool one that may run long: its call is answered with a task where the client knows tasks.
+
+    The task is a run. `begin` has it accepted durably (`dispatcher.submit`, with the tool's name as the order's
+    `task`) or names one that is there, and returns its execution id; `finish` makes the tool's result of the run
+    when it has ended. A `required` tool refuses clients that do not know tasks.
+    """
+
+    begin: Callable[[Call, Any], Awaitable[str]]
+    finish: Callable[[ExecutionView], Any]
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolSpec:
     """One tool: `name` is `noun_verb`, `arguments` validates the input, `result` is the output's shape.
 
@@ -138,6 +153,7 @@ class ToolSpec:
     hints: Hints
     function: ToolFunction
     text: Callable[[Any], str] | None = None
+    long: Long | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +210,14 @@ class Plugin:
         self.prompts: dict[str, PromptSpec] = {}
 
     def tool(
-        self, name: str, *, title: str, arguments: type[BaseModel], result: type[Struct], hints: Hints
+        self,
+        name: str,
+        *,
+        title: str,
+        arguments: type[BaseModel],
+        result: type[Struct],
+        hints: Hints,
+        long: Long | None = None,
     ) -> Callable[[F], F]:
         """Declares a tool; its description is the function's docstring."""
 
@@ -207,6 +230,7 @@ class Plugin:
                 result=result,
                 hints=hints,
                 function=function,
+                long=long,
             )
             return function
 
