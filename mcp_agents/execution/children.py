@@ -58,7 +58,15 @@ class Children:
                 continue
             name = f"{_PREFIX}{agent.name}"[:64]
             description = agent.description or f"The agent {agent.name}."
-            found[name] = Tool(name=name, description=description, parameters=_PARAMETERS, repeatable=True), agent
+            tool = Tool(
+                name=name,
+                description=description,
+                parameters=_PARAMETERS,
+                repeatable=True,
+                origin=f"{BINDING}{agent.name}",
+                labels=agent.tags,
+            )
+            found[name] = tool, agent
         return found
 
     async def start(self, recorder: Recorder, call: Call, agent: Agent | None, share: int) -> AnyEvent | None:

@@ -19,6 +19,7 @@ from mcp_agents.agents.catalog import AgentCatalog
 from mcp_agents.execution import endings, joining
 from mcp_agents.execution.orders import Order
 from mcp_agents.execution.recorder import Recorder
+from mcp_agents.execution.register import Register
 from mcp_agents.execution.run import ExecutionView, Run
 from mcp_agents.execution.signals import CONTROL, DELTA, Cancel, Delta, decode_delta, encode
 from mcp_agents.execution.station import Hand, Station
@@ -58,8 +59,16 @@ class _Prepared:
 class Dispatcher:
     """Runs of any tenant, always through the caller's `TenantSpace`."""
 
-    def __init__(self, tenancy: Tenancy, agents: AgentCatalog, station: Station, slots: Slots, quotas: Quotas) -> None:
-        self._tenancy, self._agents = tenancy, agents
+    def __init__(
+        self,
+        tenancy: Tenancy,
+        agents: AgentCatalog,
+        station: Station,
+        slots: Slots,
+        quotas: Quotas,
+        register: Register,
+    ) -> None:
+        self._tenancy, self._agents, self._register = tenancy, agents, register
         self._station, self._slots, self._quotas = station, slots, quotas
         self._full_until: dict[tuple[str, ...], float] = {}
 
@@ -241,6 +250,7 @@ class Dispatcher:
             run = await self.run(space, execution_id)
             if run.finished:
                 await self._cancel_children(space, principal, run)
+                await self._register.sync(space, run)
                 return run.view()
             execution = space.log(execution_id)
             tip, entries = await execution.read()

@@ -34,6 +34,7 @@ from mcp_agents.adapters.rule_model import RuleModel
 from mcp_agents.agents.catalog import AgentCatalog, Checks
 from mcp_agents.agents.state import AgentStates
 from mcp_agents.execution.answering import Questions
+from mcp_agents.execution.approvals import Approvals
 from mcp_agents.execution.archive import Archive
 from mcp_agents.execution.children import Children
 from mcp_agents.execution.crew import Crew
@@ -42,6 +43,7 @@ from mcp_agents.execution.dispatch import Dispatcher
 from mcp_agents.execution.loop import Loop
 from mcp_agents.execution.posting import Post
 from mcp_agents.execution.recovery import Recovery
+from mcp_agents.execution.register import Register
 from mcp_agents.execution.spending import Spending
 from mcp_agents.execution.station import Station
 from mcp_agents.execution.turns import Asker
@@ -121,11 +123,14 @@ async def open_house(
         agents = AgentCatalog(clock, Checks(model=models.check, unknown=toolsets.unknown))
         quotas, budgets = Quotas(), Budgets(clock)
         station, slots = Station(tenancy), Slots(clock, quotas)
-        dispatcher = Dispatcher(tenancy, agents, station, slots, quotas)
+        register = Register(clock)
+        dispatcher = Dispatcher(tenancy, agents, station, slots, quotas, register)
         spending = Spending(budgets)
-        archive = Archive(tenancy, spending, keep_days=settings.retention.execution_days)
+        archive = Archive(tenancy, spending, register, keep_days=settings.retention.execution_days)
         asker = Asker(models, spending, clock, faults)
-        loop = Loop(asker, toolsets, Children(agents, dispatcher, clock), clock, faults)
+        approvals = Approvals(agents, clock, public_url)
+        post = Post(dispatcher, clock, faults)
+        loop = Loop(asker, toolsets, Children(agents, dispatcher, clock), approvals, register, faults)
         auth = build_auth(tenancy.platform(), vault, clock, issuer=public_url, resource=f"{public_url}/mcp")
         yield House(
             settings=settings,
@@ -135,7 +140,9 @@ async def open_house(
             services=Services(
                 agents=agents,
                 dispatcher=dispatcher,
-                questions=Questions(Post(dispatcher, clock), clock),
+                questions=Questions(post, approvals, register),
+                register=register,
+                post=post,
                 archive=archive,
                 dead_letters=DeadLetters(dispatcher, clock),
                 budgets=budgets,
@@ -149,7 +156,7 @@ async def open_house(
                 tenancy=tenancy,
                 station=station,
                 archive=archive,
-                recovery=Recovery(tenancy, station, archive),
+                recovery=Recovery(tenancy, station, archive, register),
                 tools=Tools(loop, station, slots, quotas, spending, archive),
                 concurrency=settings.server.concurrency,
             ),

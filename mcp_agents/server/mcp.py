@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import mcp_types as mcp
-import msgspec
 from mcp.server.caching import CacheHint
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel.server import Server
@@ -32,7 +31,7 @@ from mcp_agents.server import rendering, tasks
 from mcp_agents.server.asking import Asking, InputNeeded, asking, boundary, shows_forms
 from mcp_agents.server.compose import House
 from mcp_agents.server.tasks import Finder, TaskParams, Tasks, TaskUpdateParams
-from mcp_agents.server.wire import result_of, tool_of
+from mcp_agents.server.wire import contents, mirrored_schema, resource_of, result_of, tool_of
 
 log = logging.getLogger("mcp_agents.mcp")
 
@@ -81,7 +80,7 @@ class Door:
                 "resources/read": CacheHint(0, "private"),
                 "server/discover": _LISTS,
             },
-            get_tool_input_schema=_no_mirrored_arguments,
+            get_tool_input_schema=self.mirrored,
             on_list_tools=self.list_tools,
             on_list_resources=self.list_resources,
             on_list_resource_templates=self.list_resource_templates,
@@ -105,6 +104,11 @@ class Door:
         tools = list((await self._tools(ctx, seat)).values())
         page, cursor = _page(tools, params)
         return mcp.ListToolsResult(tools=[tool_of(tool) for tool in page], next_cursor=cursor)
+
+    def mirrored(self, name: str) -> dict[str, Any] | None:
+        """The schema of a tool of which a client repeats arguments in headers; they are held against the body."""
+        tool = self._everything.tools.get(name)
+        return mirrored_schema(tool) if tool else None
 
     async def call_tool(self, ctx: Context, params: mcp.CallToolRequestParams) -> ToolAnswer:
         """Runs a tool, begins it as a task, or asks its client first.
@@ -179,10 +183,12 @@ class Door:
         return call, lambda _: tool
 
     def _maker(self, run: Run) -> ToolSpec:
-        everything = self._catalogue.view("all")
-        offered = everything.tools if everything else {}
-        tool = offered.get(run.requested.task)
-        return tool if tool and tool.long else offered["execution_wait"]
+        tool = self._everything.tools.get(run.requested.task)
+        return tool if tool and tool.long else self._everything.tools["execution_wait"]
+
+    @property
+    def _everything(self) -> View:
+        return self._catalogue.view("all") or View({}, {}, {})
 
     async def list_resources(self, ctx: Context, params: mcp.PaginatedRequestParams | None) -> mcp.ListResourcesResult:
         """The concrete resources that the caller may read."""
@@ -194,7 +200,7 @@ class Door:
                 name=each.name,
                 title=each.title or None,
                 description=each.description or None,
-                mime_type="application/json",
+                mime_type=resource.mime_type,
             )
             for resource in self._view(seat).resources.values()
             if resource.listing and self._catalogue.allowed(seat.principal, resource.template)
@@ -214,7 +220,7 @@ class Door:
                 name=resource.name,
                 title=resource.title,
                 description=resource.description,
-                mime_type="application/json",
+                mime_type=resource.mime_type,
             )
             for resource in self._view(seat).resources.values()
             if "{" in resource.template and self._catalogue.allowed(seat.principal, resource.template)
@@ -233,9 +239,7 @@ class Door:
             resource, variables = found
             try:
                 body = await resource.read(self._call(ctx, seat, params), **variables)
-                text = msgspec.json.encode(body).decode()
-                contents = mcp.TextResourceContents(uri=uri, mime_type="application/json", text=text)
-                return mcp.ReadResourceResult(contents=[contents])
+                return mcp.ReadResourceResult(contents=[resource_of(uri, body)])
             except InputNeeded as needed:
                 return needed.result()
             except NotFound:
@@ -274,13 +278,14 @@ class Door:
         if missing := sorted(set(prompt.arguments) - set(given)):
             raise MCPError(mcp.INVALID_PARAMS, f"Missing arguments: {', '.join(missing)}")
         try:
-            text = await prompt.render(self._call(ctx, seat, params), given)
+            said = await prompt.render(self._call(ctx, seat, params), given)
         except InputNeeded as needed:
             return needed.result()
         except AgentsError as error:
             raise _protocol_error(error) from error
-        message = mcp.PromptMessage(role="user", content=mcp.TextContent(type="text", text=text))
-        return mcp.GetPromptResult(description=prompt.description, messages=[message])
+        blocks = contents([said] if isinstance(said, str) else said)
+        messages = [mcp.PromptMessage(role="user", content=block) for block in blocks]
+        return mcp.GetPromptResult(description=prompt.description, messages=messages)
 
     async def complete(self, ctx: Context, params: mcp.CompleteRequestParams) -> mcp.CompleteResult:
         """Values for an argument of a prompt or a template, among what the caller may see."""
@@ -365,10 +370,6 @@ class Door:
             depth=depth if isinstance(depth, int) and 0 <= depth < 1000 else 0,
             effect_id=effect_id if isinstance(effect_id, str) and ids.is_id(effect_id, "eff") else "",
         )
-
-
-def _no_mirrored_arguments(name: str) -> None:
-    """No tool mirrors an argument in a header, so there is none to hold against the body."""
 
 
 def _page(items: list[Any], params: mcp.PaginatedRequestParams | None) -> tuple[list[Any], str | None]:

@@ -5,7 +5,7 @@ Built-in plugins and a third party's are made of the same parts and found by the
 speaks the protocol. Nothing here knows MCP's wire types.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -17,6 +17,8 @@ from mcp_agents.execution.answering import Questions
 from mcp_agents.execution.archive import Archive
 from mcp_agents.execution.dead_letters import DeadLetters
 from mcp_agents.execution.dispatch import Dispatcher
+from mcp_agents.execution.posting import Post
+from mcp_agents.execution.register import Register
 from mcp_agents.execution.run import ExecutionView
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.principal import Principal
@@ -40,6 +42,8 @@ class Services:
     agents: AgentCatalog
     dispatcher: Dispatcher
     questions: Questions
+    register: Register
+    post: Post
     archive: Archive
     dead_letters: DeadLetters
     budgets: Budgets
@@ -105,8 +109,28 @@ class Call:
     effect_id: str = ""
 
 
+class Media(Struct, frozen=True, kw_only=True):
+    """An image or a sound."""
+
+    kind: Literal["image", "audio"]
+    mime_type: str
+    data: bytes
+
+
+class Document(Struct, frozen=True, kw_only=True):
+    """A text, or with `data` bytes, of a media type. `uri` names it where it stands among other blocks."""
+
+    mime_type: str
+    text: str = ""
+    data: bytes | None = None
+    uri: str = ""
+
+
+Block = str | Media | Document
+"""A part of what a model or a person is shown."""
+
 A = TypeVar("A", bound=BaseModel)
-ToolFunction = Callable[[Call, Any], Awaitable[Struct]]
+ToolFunction = Callable[[Call, Any], Awaitable[Any]]
 Reader = Callable[..., Awaitable[Any]]
 Completer = Callable[[Call, str], Awaitable[list[str]]]
 
@@ -142,14 +166,15 @@ class Long:
 class ToolSpec:
     """One tool: `name` is `noun_verb`, `arguments` validates the input, `result` is the output's shape.
 
-    `text` says a result in words for whoever reads no structured content; without it the text is the JSON.
+    With `result` None the function returns blocks, and there is nothing structured. `text` says a result in words
+    for whoever reads no structured content; without it the text is the JSON.
     """
 
     name: str
     title: str
     description: str
     arguments: type[BaseModel]
-    result: type[Struct]
+    result: type[Struct] | None
     hints: Hints
     function: ToolFunction
     text: Callable[[Any], str] | None = None
@@ -175,19 +200,20 @@ class ResourceSpec:
     title: str
     description: str
     read: Reader
+    mime_type: str = "application/json"
     listing: Callable[[Call], Awaitable[list[Listed]]] | None = None
     complete: dict[str, Completer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptSpec:
-    """A prompt: its arguments by name (required first), and the text it makes of them."""
+    """A prompt: its arguments by name (required first), and the text or the blocks it makes of them."""
 
     name: str
     title: str
     description: str
     arguments: dict[str, str]
-    render: Callable[[Call, dict[str, str]], Awaitable[str]]
+    render: Callable[[Call, dict[str, str]], Awaitable[str | Sequence[Block]]]
     complete: dict[str, Completer] = field(default_factory=dict)
 
 
@@ -215,7 +241,7 @@ class Plugin:
         *,
         title: str,
         arguments: type[BaseModel],
-        result: type[Struct],
+        result: type[Struct] | None,
         hints: Hints,
         long: Long | None = None,
     ) -> Callable[[F], F]:
@@ -242,10 +268,12 @@ class Plugin:
         *,
         name: str,
         title: str,
+        mime_type: str = "application/json",
         listing: Callable[[Call], Awaitable[list[Listed]]] | None = None,
         complete: dict[str, Completer] | None = None,
     ) -> Callable[[F], F]:
-        """Declares a resource; the reader takes the call and the template's variables and returns JSON data."""
+        """Declares a resource; the reader takes the call and the template's variables and returns JSON data, or a
+        `Document` where `mime_type` is another."""
 
         def declare(function: F) -> F:
             self.resources[template] = ResourceSpec(
@@ -254,6 +282,7 @@ class Plugin:
                 title=title,
                 description=_text(function),
                 read=function,
+                mime_type=mime_type,
                 listing=listing,
                 complete=complete or {},
             )
