@@ -44,9 +44,9 @@ _NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": 
 """What a request acts on, by its method."""
 
 
-def app(house: House) -> Starlette:
-    """The whole HTTP surface of one house, ready for an ASGI server."""
-    server = Door(house).server()
+def app(house: House, door: Door | None = None) -> Starlette:
+    """The whole HTTP surface of one house, ready for an ASGI server; behind `door` where it is not the usual one."""
+    server = (door or Door(house)).server()
     manager = StreamableHTTPSessionManager(server, max_request_body_size=BODY_LIMIT)
     gate = Gate(manager.handle_request, house)
 
