@@ -76,7 +76,7 @@ def _schema(schema: Any) -> dict[str, Any]:
     properties, required = schema.get("properties"), schema.get("required", [])
     if not isinstance(properties, dict) or not 1 <= len(properties) <= FIELDS:
         raise Unfit(f"`schema` has 1 to {FIELDS} properties.")
-    if not isinstance(required, list) or any(name not in properties for name in required):
+    if not isinstance(required, list) or any(str(name) not in properties for name in required):
         raise Unfit("`required` lists names of properties.")
     fields = {name: _field(name, part) for name, part in properties.items()}
     return {"type": "object", "properties": fields, "required": required}
@@ -85,14 +85,14 @@ def _schema(schema: Any) -> dict[str, Any]:
 def _field(name: str, part: Any) -> dict[str, Any]:
     if not _NAME.fullmatch(name):
         raise Unfit("A property's name is 1 to 64 of A-Z, a-z, 0-9, _ and -.")
-    if not isinstance(part, dict) or part.get("type") not in _WORDS:
+    if not isinstance(part, dict) or str(part.get("type")) not in _WORDS:
         raise Unfit(f"{name} is of type string, number, integer or boolean; nothing can be nested.")
     if unknown := part.keys() - _WORDS[part["type"]]:
         raise Unfit(f"{name} cannot have {min(unknown)[:64]}.")
     texts = {word: plain(part[word]) for word in ("title", "description") if isinstance(part.get(word), str)}
     if any(len(text) > _SAID for text in texts.values()):
         raise Unfit(f"Title and description of {name} have at most {_SAID} characters.")
-    if part.get("format", "date") not in _FORMATS:
+    if str(part.get("format", "date")) not in _FORMATS:
         raise Unfit(f"The format of {name} is one of {', '.join(sorted(_FORMATS))}.")
     if _SECRET.search(" ".join((name.replace("_", " "), *texts.values()))):
         raise Unfit(f"{name} looks like a secret, which must not be asked for.")
@@ -103,10 +103,10 @@ def _field(name: str, part: Any) -> dict[str, Any]:
 
 
 def _choice(name: str, part: dict[str, Any]) -> None:
-    choices = part.get("enum", [""])
-    if not isinstance(choices, list) or not 1 <= len(choices) <= 100:
+    choices, names = part.get("enum", [""]), part.get("enumNames", [])
+    if not isinstance(choices, list) or not 1 <= len(choices) <= 100 or not isinstance(names, list):
         raise Unfit(f"{name} has 1 to 100 choices.")
-    for each in (*choices, *part.get("enumNames", ())):
+    for each in (*choices, *names[:100]):
         if not isinstance(each, str) or len(each) > _SAID:
             raise Unfit(f"The choices of {name} are texts of at most {_SAID} characters.")
 

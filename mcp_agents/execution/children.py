@@ -112,12 +112,14 @@ class Children:
                 structured=child.structured,
                 tool_ms=spent,
                 spent=child.spent,
+                asked_seconds=child.asked_seconds,
             )
         said = child.problem.public if child.problem else "It was cancelled."
         return msgspec.structs.replace(
             _failed(call, code="AGENT_FAILED", message=f"The agent's run {call.child} ended {child.status}. {said}"),
             tool_ms=spent,
             spent=child.spent,
+            asked_seconds=child.asked_seconds,
         )
 
 

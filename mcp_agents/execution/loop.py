@@ -6,6 +6,7 @@ log. Above: the worker. Beside it: `turns` asks the model, `effects` says what m
 `children` runs agents as tools, `approvals` says which calls come before a person first.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -78,6 +79,8 @@ class Loop:
         Lets `Fenced` and an unavailable store through, nothing else.
         """
         run = recorder.run
+        with suppress(AgentsError):  # what cannot be read is met again below; what can, says how long people took
+            await self._take_in(recorder)
         remaining = (limits.deadline(run) - self._clock.now()).total_seconds()
         with anyio.move_on_after(max(0.0, remaining)) as limit:
             await self._until_still(recorder)

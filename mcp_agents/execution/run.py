@@ -298,9 +298,11 @@ class Run:
                 call.digest, call.repeatable = event.digest, event.repeatable
             case ToolDone():
                 self.children_spent += event.spent
+                self.asked_seconds += event.asked_seconds
                 self._end(self._by_effect(event.effect_id), "done", event.text, event.tool_ms)
             case ToolFailed():
                 self.children_spent += event.spent
+                self.asked_seconds += event.asked_seconds
                 call = self._by_effect(event.effect_id) if event.effect_id else self._by_call_id(event.call_id)
                 self._end(call, "failed", f"{event.code}: {event.message}", event.tool_ms)
             case ToolUnknown():
