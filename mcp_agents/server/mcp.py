@@ -7,29 +7,31 @@ SDK internals that may move are touched here and nowhere else.
 
 import logging
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final
 
 import mcp_types as mcp
-import msgspec
 from mcp.server.caching import CacheHint
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel.server import Server
 from mcp.shared.exceptions import MCPError
 from mcp_agents_tools.surface import scopes
 from mcp_agents_tools.surface.agent_server import agent_tool
-from mcp_agents_tools.surface.catalogue import Catalogue, View
-from mcp_agents_tools.surface.plugin import Call, PromptSpec, ResourceSpec, Services, ToolSpec
+from mcp_agents_tools.surface.catalogue import View
+from mcp_agents_tools.surface.plugin import Call, PromptSpec, ResourceSpec, ToolSpec
 from pydantic import ValidationError
 
 from mcp_agents import __version__
 from mcp_agents.agents.catalog import invalid_fields
+from mcp_agents.execution.run import Run
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.errors import AgentsError, NotFound
 from mcp_agents.kernel.principal import Principal
-from mcp_agents.kernel.tenancy import Tenancy
 from mcp_agents.kernel.trace import trace_id
-from mcp_agents.server import rendering
+from mcp_agents.server import rendering, tasks
+from mcp_agents.server.asking import Asking, InputNeeded, asking, boundary, shows_forms
+from mcp_agents.server.compose import House
+from mcp_agents.server.tasks import Finder, TaskParams, Tasks, TaskUpdateParams
+from mcp_agents.server.wire import contents, mirrored_schema, resource_of, result_of, tool_of
 
 log = logging.getLogger("mcp_agents.mcp")
 
@@ -44,6 +46,7 @@ _INSTRUCTIONS: Final = (
 )
 
 Context = ServerRequestContext[Any, Any]
+ToolAnswer = mcp.CallToolResult | mcp.InputRequiredResult | dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +60,10 @@ class Seat:
 class Door:
     """The handlers. `local` is the principal of a connection without HTTP (stdio)."""
 
-    def __init__(
-        self, catalogue: Catalogue, services: Services, tenancy: Tenancy, local: Principal | None = None
-    ) -> None:
-        self._catalogue, self._services, self._tenancy, self._local = catalogue, services, tenancy, local
+    def __init__(self, house: House, local: Principal | None = None) -> None:
+        self._catalogue, self._services, self._tenancy = house.catalogue, house.services, house.tenancy
+        self._state_key, self._local = house.state_key, local
+        self._tasks = Tasks(house.settings.retention.execution_days)
 
     def server(self) -> Server[Any]:
         """The MCP server that these handlers make."""
@@ -77,9 +80,8 @@ class Door:
                 "resources/read": CacheHint(0, "private"),
                 "server/discover": _LISTS,
             },
-            get_tool_input_schema=_no_mirrored_arguments,
+            get_tool_input_schema=self.mirrored,
             on_list_tools=self.list_tools,
-            on_call_tool=self.call_tool,
             on_list_resources=self.list_resources,
             on_list_resource_templates=self.list_resource_templates,
             on_read_resource=self.read_resource,
@@ -88,6 +90,12 @@ class Door:
             on_completion=self.complete,
         )
         server.middleware.clear()  # the SDK's spans cost on every call and nothing exports them yet
+        server.middleware.append(boundary(self._state_key, NAME))
+        server.add_request_handler("tools/call", mcp.CallToolRequestParams, self.call_tool)
+        server.extensions[tasks.EXTENSION] = {}
+        server.add_request_handler("tasks/get", TaskParams, self.get_task)
+        server.add_request_handler("tasks/update", TaskUpdateParams, self.update_task)
+        server.add_request_handler("tasks/cancel", TaskParams, self.cancel_task)
         return server
 
     async def list_tools(self, ctx: Context, params: mcp.PaginatedRequestParams | None) -> mcp.ListToolsResult:
@@ -97,15 +105,30 @@ class Door:
         page, cursor = _page(tools, params)
         return mcp.ListToolsResult(tools=[tool_of(tool) for tool in page], next_cursor=cursor)
 
-    async def call_tool(self, ctx: Context, params: mcp.CallToolRequestParams) -> mcp.CallToolResult:
-        """Runs a tool. Only a tool that the path does not offer is a protocol error."""
+    def mirrored(self, name: str) -> dict[str, Any] | None:
+        """The schema of a tool of which a client repeats arguments in headers; they are held against the body."""
+        tool = self._everything.tools.get(name)
+        return mirrored_schema(tool) if tool else None
+
+    async def call_tool(self, ctx: Context, params: mcp.CallToolRequestParams) -> ToolAnswer:
+        """Runs a tool, begins it as a task, or asks its client first.
+
+        Only a tool that the path does not offer is a protocol error.
+        """
         try:
             seat = self._seat(ctx)
             tool = await self._tool(ctx, seat, params.name)
             if not seat.selection.startswith(AGENT_PREFIX):
                 seat.principal.require(self._catalogue.scopes[tool.name])
             arguments = tool.arguments.model_validate(params.arguments or {})
-            return result_of(tool, await tool.function(self._call(ctx, seat), arguments))
+            call = self._call(ctx, seat, params)
+            if tool.long and tasks.declared(ctx):
+                return await self._tasks.created(call, await tool.long.begin(call, arguments))
+            if tool.long and tool.long.required:
+                raise tasks.missing()
+            return result_of(tool, await tool.function(call, arguments))
+        except InputNeeded as needed:
+            return needed.result()
         except ValidationError as cause:
             return rendering.tool_error(invalid_fields(cause))
         except AgentsError as error:
@@ -115,6 +138,57 @@ class Door:
         except Exception:  # the boundary: a defect becomes an answer, its cause stays in our log
             log.exception("tool %s", params.name)
             return rendering.tool_error(rendering.defect())
+
+    async def get_task(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
+        """A task, with its result, its error, or what it asks."""
+        call, finder = await self._task(ctx, params)
+        return await self._tasks.get(call, params.task_id, finder, forms=shows_forms(ctx))
+
+    async def update_task(self, ctx: Context, params: TaskUpdateParams) -> mcp.EmptyResult:
+        """Takes answers to what a task asks."""
+        call, _ = await self._task(ctx, params)
+        try:
+            await self._tasks.update(call, params.task_id, params.input_responses)
+        except AgentsError as error:
+            raise _protocol_error(error) from error
+        return mcp.EmptyResult()
+
+    async def cancel_task(self, ctx: Context, params: TaskParams) -> mcp.EmptyResult:
+        """Ends a task."""
+        call, _ = await self._task(ctx, params)
+        await self._tasks.cancel(call, params.task_id)
+        return mcp.EmptyResult()
+
+    async def _task(self, ctx: Context, params: TaskParams) -> tuple[Call, Finder]:
+        """The call, and how to find the tool that a run's result is made by. Raises `MCPError`.
+
+        On the path of one agent there are only that agent's tasks, and they need what its tool needs.
+        """
+        tasks.check(ctx, params)
+        seat = self._seat(ctx)
+        call = self._call(ctx, seat)
+        try:
+            if not seat.selection.startswith(AGENT_PREFIX):
+                seat.principal.require(scopes.TASKS[ctx.method])
+                return call, self._maker
+            seat.principal.require(scopes.AGENT_SERVER)
+            reference = seat.selection.removeprefix(AGENT_PREFIX)
+            tool = await agent_tool(call, reference)
+            run = await self._services.dispatcher.find(call.space, params.task_id)
+            agent = (await self._services.agents.get(call.space, reference)).value
+        except AgentsError as error:
+            raise _protocol_error(error) from error
+        if run is None or run.requested.agent_id != agent.id:
+            raise tasks.unknown()
+        return call, lambda _: tool
+
+    def _maker(self, run: Run) -> ToolSpec:
+        tool = self._everything.tools.get(run.requested.task)
+        return tool if tool and tool.long else self._everything.tools["execution_wait"]
+
+    @property
+    def _everything(self) -> View:
+        return self._catalogue.view("all") or View({}, {}, {})
 
     async def list_resources(self, ctx: Context, params: mcp.PaginatedRequestParams | None) -> mcp.ListResourcesResult:
         """The concrete resources that the caller may read."""
@@ -126,7 +200,7 @@ class Door:
                 name=each.name,
                 title=each.title or None,
                 description=each.description or None,
-                mime_type="application/json",
+                mime_type=resource.mime_type,
             )
             for resource in self._view(seat).resources.values()
             if resource.listing and self._catalogue.allowed(seat.principal, resource.template)
@@ -146,7 +220,7 @@ class Door:
                 name=resource.name,
                 title=resource.title,
                 description=resource.description,
-                mime_type="application/json",
+                mime_type=resource.mime_type,
             )
             for resource in self._view(seat).resources.values()
             if "{" in resource.template and self._catalogue.allowed(seat.principal, resource.template)
@@ -154,7 +228,9 @@ class Door:
         page, cursor = _page(templates, params)
         return mcp.ListResourceTemplatesResult(resource_templates=page, next_cursor=cursor)
 
-    async def read_resource(self, ctx: Context, params: mcp.ReadResourceRequestParams) -> mcp.ReadResourceResult:
+    async def read_resource(
+        self, ctx: Context, params: mcp.ReadResourceRequestParams
+    ) -> mcp.ReadResourceResult | mcp.InputRequiredResult:
         """A resource as JSON. What is not there, not the caller's, or not allowed reads the same."""
         seat = self._seat(ctx)
         uri = str(params.uri)
@@ -162,10 +238,10 @@ class Door:
         if found and self._catalogue.allowed(seat.principal, found[0].template):
             resource, variables = found
             try:
-                body = await resource.read(self._call(ctx, seat), **variables)
-                text = msgspec.json.encode(body).decode()
-                contents = mcp.TextResourceContents(uri=uri, mime_type="application/json", text=text)
-                return mcp.ReadResourceResult(contents=[contents])
+                body = await resource.read(self._call(ctx, seat, params), **variables)
+                return mcp.ReadResourceResult(contents=[resource_of(uri, body)])
+            except InputNeeded as needed:
+                return needed.result()
             except NotFound:
                 pass
             except AgentsError as error:
@@ -190,7 +266,9 @@ class Door:
         page, cursor = _page(prompts, params)
         return mcp.ListPromptsResult(prompts=page, next_cursor=cursor)
 
-    async def get_prompt(self, ctx: Context, params: mcp.GetPromptRequestParams) -> mcp.GetPromptResult:
+    async def get_prompt(
+        self, ctx: Context, params: mcp.GetPromptRequestParams
+    ) -> mcp.GetPromptResult | mcp.InputRequiredResult:
         """A prompt with its arguments filled in."""
         seat = self._seat(ctx)
         prompt = self._prompts(seat).get(params.name)
@@ -200,11 +278,14 @@ class Door:
         if missing := sorted(set(prompt.arguments) - set(given)):
             raise MCPError(mcp.INVALID_PARAMS, f"Missing arguments: {', '.join(missing)}")
         try:
-            text = await prompt.render(self._call(ctx, seat), given)
+            said = await prompt.render(self._call(ctx, seat, params), given)
+        except InputNeeded as needed:
+            return needed.result()
         except AgentsError as error:
             raise _protocol_error(error) from error
-        message = mcp.PromptMessage(role="user", content=mcp.TextContent(type="text", text=text))
-        return mcp.GetPromptResult(description=prompt.description, messages=[message])
+        blocks = contents([said] if isinstance(said, str) else said)
+        messages = [mcp.PromptMessage(role="user", content=block) for block in blocks]
+        return mcp.GetPromptResult(description=prompt.description, messages=messages)
 
     async def complete(self, ctx: Context, params: mcp.CompleteRequestParams) -> mcp.CompleteResult:
         """Values for an argument of a prompt or a template, among what the caller may see."""
@@ -265,7 +346,7 @@ class Door:
             raise MCPError(mcp.INVALID_PARAMS, f"Unknown tool: {name}")
         return tool
 
-    def _call(self, ctx: Context, seat: Seat) -> Call:
+    def _call(self, ctx: Context, seat: Seat, params: Asking | None = None) -> Call:
         meta: dict[str, Any] = dict(ctx.meta or {})
         steps = 0
 
@@ -277,69 +358,18 @@ class Door:
         traceparent = str(meta.get("traceparent", ""))
         depth = meta.get(f"{rendering.META_PREFIX}depth", 0)
         effect_id = meta.get(f"{rendering.META_PREFIX}effect_id", "")
+        way = asking(ctx, params)
         return Call(
             principal=seat.principal,
             space=self._tenancy.of(seat.principal),
             services=self._services,
             report=report if "progressToken" in meta or "progress_token" in meta else None,
+            ask=way.ask if way else None,
+            state=way.state if way else "",
             traceparent=traceparent if trace_id(traceparent) else "",
             depth=depth if isinstance(depth, int) and 0 <= depth < 1000 else 0,
             effect_id=effect_id if isinstance(effect_id, str) and ids.is_id(effect_id, "eff") else "",
         )
-
-
-def tool_of(tool: ToolSpec) -> mcp.Tool:
-    """A tool as it is listed."""
-    return mcp.Tool(
-        name=tool.name,
-        title=tool.title,
-        description=tool.description,
-        input_schema=input_schema(tool),
-        output_schema=_output_schema(tool.result),
-        annotations=mcp.ToolAnnotations(
-            title=tool.title,
-            read_only_hint=tool.hints.read_only,
-            destructive_hint=tool.hints.destructive,
-            idempotent_hint=tool.hints.idempotent,
-            open_world_hint=tool.hints.open_world,
-        ),
-    )
-
-
-def input_schema(tool: ToolSpec) -> dict[str, Any]:
-    """A tool's arguments as JSON Schema."""
-    return _schema_of_arguments(tool.arguments)
-
-
-def result_of(tool: ToolSpec, value: msgspec.Struct) -> mcp.CallToolResult:
-    """A tool's result: structured, with a text twin for clients that read only text."""
-    structured = msgspec.to_builtins(value)
-    text = tool.text(value) if tool.text else msgspec.json.encode(structured).decode()
-    failed = structured.get("status") in ("failed", "timeout") if tool.hints.open_world else False
-    content: list[mcp.ContentBlock] = [mcp.TextContent(type="text", text=text)]
-    return mcp.CallToolResult(content=content, structured_content=structured, is_error=failed)
-
-
-def _no_mirrored_arguments(name: str) -> None:
-    """No tool mirrors an argument in a header, so there is none to hold against the body."""
-
-
-@lru_cache(maxsize=512)
-def _schema_of_arguments(arguments: Any) -> dict[str, Any]:
-    schema: dict[str, Any] = arguments.model_json_schema()
-    schema.pop("title", None)
-    schema.pop("description", None)
-    return schema
-
-
-@lru_cache(maxsize=512)
-def _output_schema(result: Any) -> dict[str, Any]:
-    schema: dict[str, Any] = msgspec.json.schema(result, ref_template="#/$defs/{name}")
-    # An object at the root, as clients of the previous era expect; the definitions stay beside it.
-    definitions = schema.get("$defs", {})
-    name = str(schema.get("$ref", "")).rpartition("/")[2]
-    root = dict(definitions.get(name, schema))
-    return {**root, "$defs": {key: each for key, each in definitions.items() if key != name}}
 
 
 def _page(items: list[Any], params: mcp.PaginatedRequestParams | None) -> tuple[list[Any], str | None]:

@@ -5,9 +5,9 @@ Built-in plugins and a third party's are made of the same parts and found by the
 speaks the protocol. Nothing here knows MCP's wire types.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict
@@ -19,6 +19,7 @@ from mcp_agents.execution.dead_letters import DeadLetters
 from mcp_agents.execution.dispatch import Dispatcher
 from mcp_agents.execution.posting import Post
 from mcp_agents.execution.register import Register
+from mcp_agents.execution.run import ExecutionView
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import TenantSpace
@@ -58,24 +59,78 @@ class Reporter(Protocol):
     async def __call__(self, message: str) -> None: ...
 
 
+class Form(Struct, frozen=True, kw_only=True):
+    """A question to the person behind a client. `schema` is an object schema of MCP's elicitation subset: flat,
+    of strings, numbers, booleans and enums."""
+
+    message: str
+    schema: dict[str, Any]
+
+
+class Reply(Struct, frozen=True, kw_only=True):
+    """What the person did with a form; `content` is filled in only with `accept`, and is not yet checked."""
+
+    action: Literal["accept", "decline", "cancel"]
+    content: dict[str, Any] = {}
+
+
+class Asker(Protocol):
+    """Asks the person behind the client, whichever era the client is of, and returns a reply per form.
+
+    A client of the handshake era is sent each form and waited for, in the middle of the call. A client of the
+    current era is given the forms as the call's result and makes the same call again with the replies: the
+    tool's function **is left at this point** (by an exception that is not its business) **and called again from
+    its start**. What was replied to before, under the same key, is then returned at once; `call.state` is what
+    was passed as `state` here, and comes back unaltered, or the call is refused: it is sealed, bound to the
+    caller and the call's arguments, and good for ten minutes, on any process of the deployment. So: ask before
+    doing anything that must not be done twice, or keep in `state` where it was left (the id of a run); use the
+    same key for the same question; ask from the task that the function was called in.
+    """
+
+    async def __call__(self, forms: Mapping[str, Form], *, state: str = "") -> dict[str, Reply]: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One call of a tool, resource or prompt: who asks, in which space, of which house.
 
-    `report` is None where the client asked for no progress.
+    `report` is None where the client asked for no progress, `ask` where it cannot be asked anything. `state` is
+    what the call left behind when it asked last; see `Asker`.
     """
 
     principal: Principal
     space: TenantSpace
     services: Services
     report: Reporter | None
+    ask: Asker | None = None
+    state: str = ""
     traceparent: str = ""
     depth: int = 0
     effect_id: str = ""
 
 
+class Media(Struct, frozen=True, kw_only=True):
+    """An image or a sound."""
+
+    kind: Literal["image", "audio"]
+    mime_type: str
+    data: bytes
+
+
+class Document(Struct, frozen=True, kw_only=True):
+    """A text, or with `data` bytes, of a media type. `uri` names it where it stands among other blocks."""
+
+    mime_type: str
+    text: str = ""
+    data: bytes | None = None
+    uri: str = ""
+
+
+Block = str | Media | Document
+"""A part of what a model or a person is shown."""
+
 A = TypeVar("A", bound=BaseModel)
-ToolFunction = Callable[[Call, Any], Awaitable[Struct]]
+ToolFunction = Callable[[Call, Any], Awaitable[Any]]
 Reader = Callable[..., Awaitable[Any]]
 Completer = Callable[[Call, str], Awaitable[list[str]]]
 
@@ -94,20 +149,36 @@ READS = Hints(read_only=True, idempotent=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Long:
+    """What makes a tool one that may run long: its call is answered with a task where the client knows tasks.
+
+    The task is a run. `begin` has it accepted durably (`dispatcher.submit`, with the tool's name as the order's
+    `task`) or names one that is there, and returns its execution id; `finish` makes the tool's result of the run
+    when it has ended. A `required` tool refuses clients that do not know tasks.
+    """
+
+    begin: Callable[[Call, Any], Awaitable[str]]
+    finish: Callable[[ExecutionView], Any]
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolSpec:
     """One tool: `name` is `noun_verb`, `arguments` validates the input, `result` is the output's shape.
 
-    `text` says a result in words for whoever reads no structured content; without it the text is the JSON.
+    With `result` None the function returns blocks, and there is nothing structured. `text` says a result in words
+    for whoever reads no structured content; without it the text is the JSON.
     """
 
     name: str
     title: str
     description: str
     arguments: type[BaseModel]
-    result: type[Struct]
+    result: type[Struct] | None
     hints: Hints
     function: ToolFunction
     text: Callable[[Any], str] | None = None
+    long: Long | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,19 +200,20 @@ class ResourceSpec:
     title: str
     description: str
     read: Reader
+    mime_type: str = "application/json"
     listing: Callable[[Call], Awaitable[list[Listed]]] | None = None
     complete: dict[str, Completer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptSpec:
-    """A prompt: its arguments by name (required first), and the text it makes of them."""
+    """A prompt: its arguments by name (required first), and the text or the blocks it makes of them."""
 
     name: str
     title: str
     description: str
     arguments: dict[str, str]
-    render: Callable[[Call, dict[str, str]], Awaitable[str]]
+    render: Callable[[Call, dict[str, str]], Awaitable[str | Sequence[Block]]]
     complete: dict[str, Completer] = field(default_factory=dict)
 
 
@@ -164,7 +236,14 @@ class Plugin:
         self.prompts: dict[str, PromptSpec] = {}
 
     def tool(
-        self, name: str, *, title: str, arguments: type[BaseModel], result: type[Struct], hints: Hints
+        self,
+        name: str,
+        *,
+        title: str,
+        arguments: type[BaseModel],
+        result: type[Struct] | None,
+        hints: Hints,
+        long: Long | None = None,
     ) -> Callable[[F], F]:
         """Declares a tool; its description is the function's docstring."""
 
@@ -177,6 +256,7 @@ class Plugin:
                 result=result,
                 hints=hints,
                 function=function,
+                long=long,
             )
             return function
 
@@ -188,10 +268,12 @@ class Plugin:
         *,
         name: str,
         title: str,
+        mime_type: str = "application/json",
         listing: Callable[[Call], Awaitable[list[Listed]]] | None = None,
         complete: dict[str, Completer] | None = None,
     ) -> Callable[[F], F]:
-        """Declares a resource; the reader takes the call and the template's variables and returns JSON data."""
+        """Declares a resource; the reader takes the call and the template's variables and returns JSON data, or a
+        `Document` where `mime_type` is another."""
 
         def declare(function: F) -> F:
             self.resources[template] = ResourceSpec(
@@ -200,6 +282,7 @@ class Plugin:
                 title=title,
                 description=_text(function),
                 read=function,
+                mime_type=mime_type,
                 listing=listing,
                 complete=complete or {},
             )
