@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from mcp_agents_auth.embedded import AuthServer, build_auth
 from mcp_agents_tools.surface.catalogue import Catalogue
+from mcp_agents_tools.surface.clients import HandOver
 from mcp_agents_tools.surface.plugin import Services
 from mcp_agents_tools.toolsets.composite import CompositeToolsets
 from mcp_agents_tools.toolsets.hub import UpstreamHub
@@ -33,7 +34,9 @@ from mcp_agents.adapters.openai_wire_model import OpenaiWireModel
 from mcp_agents.adapters.rule_model import RuleModel
 from mcp_agents.agents.catalog import AgentCatalog, Checks
 from mcp_agents.agents.state import AgentStates
+from mcp_agents.execution.abandonment import Abandonment
 from mcp_agents.execution.archive import Archive
+from mcp_agents.execution.attention import Attention
 from mcp_agents.execution.children import Children
 from mcp_agents.execution.crew import Crew
 from mcp_agents.execution.dead_letters import DeadLetters
@@ -117,7 +120,9 @@ async def open_house(
         agents = AgentCatalog(clock, Checks(model=models.check, unknown=toolsets.unknown))
         quotas, budgets = Quotas(), Budgets(clock)
         station, slots = Station(tenancy), Slots(clock, quotas)
-        dispatcher = Dispatcher(tenancy, agents, station, slots, quotas)
+        attention = Attention(clock, settings.executions.abandon_after_seconds)
+        await stack.enter_async_context(attention.keeping())
+        dispatcher = Dispatcher(tenancy, agents, station, slots, quotas, attention)
         spending = Spending(budgets)
         archive = Archive(tenancy, spending, keep_days=settings.retention.execution_days)
         asker = Asker(models, spending, clock, faults)
@@ -137,6 +142,7 @@ async def open_house(
                 quotas=quotas,
                 tool_servers=tool_servers,
                 models=models,
+                hand_over=HandOver(settings.clients),
                 clock=clock,
             ),
             auth=auth,
@@ -145,6 +151,7 @@ async def open_house(
                 station=station,
                 archive=archive,
                 recovery=Recovery(tenancy, station, archive),
+                abandonment=Abandonment(tenancy, attention, dispatcher),
                 tools=Tools(loop, station, slots, quotas, spending, archive),
                 concurrency=settings.server.concurrency,
             ),

@@ -6,10 +6,12 @@ SDK internals that may move are touched here and nowhere else.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
+import anyio
 import mcp_types as mcp
 import msgspec
 from mcp.server.caching import CacheHint
@@ -19,7 +21,9 @@ from mcp.shared.exceptions import MCPError
 from mcp_agents_tools.surface import scopes
 from mcp_agents_tools.surface.agent_server import agent_tool
 from mcp_agents_tools.surface.catalogue import Catalogue, View
+from mcp_agents_tools.surface.clients import Client
 from mcp_agents_tools.surface.plugin import Call, PromptSpec, ResourceSpec, Services, ToolSpec
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
 from mcp_agents import __version__
@@ -36,6 +40,9 @@ log = logging.getLogger("mcp_agents.mcp")
 NAME: Final = "mcp-agents"
 AGENT_PREFIX: Final = "agent/"
 PAGE: Final = 100
+TASKS: Final = "io.modelcontextprotocol/tasks"
+_LINKS_SINCE: Final = "2025-06-18"
+"""The first revision in which a result may point to a resource."""
 _LISTS: Final = CacheHint(30_000, "private")
 _INSTRUCTIONS: Final = (
     "Runs LLM agents durably. Find agents with agent_list or make one with agent_create, then run one with "
@@ -105,7 +112,8 @@ class Door:
             if not seat.selection.startswith(AGENT_PREFIX):
                 seat.principal.require(self._catalogue.scopes[tool.name])
             arguments = tool.arguments.model_validate(params.arguments or {})
-            return result_of(tool, await tool.function(self._call(ctx, seat), arguments))
+            call = self._call(ctx, seat)
+            return result_of(tool, await tool.function(call, arguments), links=call.client.protocol >= _LINKS_SINCE)
         except ValidationError as cause:
             return rendering.tool_error(invalid_fields(cause))
         except AgentsError as error:
@@ -285,7 +293,50 @@ class Door:
             traceparent=traceparent if trace_id(traceparent) else "",
             depth=depth if isinstance(depth, int) and 0 <= depth < 1000 else 0,
             effect_id=effect_id if isinstance(effect_id, str) and ids.is_id(effect_id, "eff") else "",
+            client=client_of(ctx),
+            cancelled=partial(_was_cancelled, ctx),
         )
+
+
+def client_of(ctx: Context) -> Client:
+    """Who calls: by the request's own `_meta` in the current era, by the handshake before it."""
+    meta: Mapping[str, Any] = ctx.meta or {}
+    modern = ctx.protocol_version in MODERN_PROTOCOL_VERSIONS
+    if modern:
+        who, can = _object(meta.get(mcp.CLIENT_INFO_META_KEY)), _object(meta.get(mcp.CLIENT_CAPABILITIES_META_KEY))
+    else:
+        who, can = _greeting(ctx.session.client_params)
+    asking = can.get("elicitation")
+    return Client(
+        name=str(who.get("name", "")),
+        version=str(who.get("version", "")),
+        protocol=ctx.protocol_version,
+        modern=modern,
+        stdio=ctx.request is None,
+        # Before there were two kinds of questions, an empty declaration meant forms.
+        form=isinstance(asking, dict) and ("form" in asking or not asking),
+        url=isinstance(asking, dict) and "url" in asking,
+        tasks=TASKS in _object(can.get("extensions")),
+        progress="progressToken" in meta or "progress_token" in meta,
+    )
+
+
+def _greeting(said: mcp.InitializeRequestParams | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a client of the era before said once, in the same words as one of this era says each time."""
+    if said is None:
+        return {}, {}
+    known = said.model_dump(by_alias=True, mode="json", exclude_none=True, include={"client_info", "capabilities"})
+    return known.get("clientInfo", {}), known.get("capabilities", {})
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _was_cancelled(ctx: Context) -> bool:
+    """Whether `notifications/cancelled` came for this request. A stream that was closed leaves no such word."""
+    asked: anyio.Event = ctx.session._request_outbound.cancel_requested
+    return asked.is_set()
 
 
 def tool_of(tool: ToolSpec) -> mcp.Tool:
@@ -311,12 +362,23 @@ def input_schema(tool: ToolSpec) -> dict[str, Any]:
     return _schema_of_arguments(tool.arguments)
 
 
-def result_of(tool: ToolSpec, value: msgspec.Struct) -> mcp.CallToolResult:
-    """A tool's result: structured, with a text twin for clients that read only text."""
+def result_of(tool: ToolSpec, value: msgspec.Struct, *, links: bool = True) -> mcp.CallToolResult:
+    """A tool's result: structured, with a text twin for clients that read only text, and links for who knows them."""
     structured = msgspec.to_builtins(value)
     text = tool.text(value) if tool.text else msgspec.json.encode(structured).decode()
     failed = structured.get("status") in ("failed", "timeout") if tool.hints.open_world else False
     content: list[mcp.ContentBlock] = [mcp.TextContent(type="text", text=text)]
+    if links and tool.links:
+        content += [
+            mcp.ResourceLink(
+                uri=link.uri,
+                name=link.name,
+                title=link.title or None,
+                description=link.description or None,
+                mime_type="application/json",
+            )
+            for link in tool.links(value)
+        ]
     return mcp.CallToolResult(content=content, structured_content=structured, is_error=failed)
 
 

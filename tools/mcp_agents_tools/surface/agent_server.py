@@ -10,11 +10,10 @@ from mcp_agents_discovery.card import card_of
 from pydantic import Field
 
 from mcp_agents.execution.orders import Order
+from mcp_agents.execution.run import FINAL
 from mcp_agents_tools.surface.executions import ExecutionResult, result_of
 from mcp_agents_tools.surface.following import execute
 from mcp_agents_tools.surface.plugin import Arguments, Call, Hints, ToolSpec
-
-_WAIT_SECONDS = 600.0
 
 
 class Ask(Arguments):
@@ -38,7 +37,7 @@ async def agent_tool(call: Call, reference: str) -> ToolSpec:
             traceparent=call.traceparent,
             depth=call.depth,
         )
-        return result_of(await execute(call, order, _WAIT_SECONDS))
+        return result_of(await execute(call, order, None))
 
     return ToolSpec(
         name=card.name,
@@ -56,5 +55,9 @@ def _answer(result: ExecutionResult) -> str:
     """What the asking model reads: the answer alone, or what became of it."""
     if result.status == "completed":
         return result.text
+    if result.status not in FINAL:
+        return (
+            f"The agent's run {result.execution_id} is {result.status}. Call this tool again, with the same arguments."
+        )
     reason = f" {result.error.code}: {result.error.public}" if result.error else ""
     return f"The agent's run {result.execution_id} is {result.status}.{reason}"

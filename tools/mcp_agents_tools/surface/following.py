@@ -1,7 +1,8 @@
 """Following a run to its end for a caller who waits: progress in readable phases, and the hand-over.
 
-A client that does not get an answer before its own limit loses the call, never the run: after
-`wait_seconds` it is given the running state and told how to go on. A closed response detaches.
+A client that does not get an answer before its own limit loses the call, never the run: just before it
+(`clients`), or after `wait_seconds`, it is given the running state and told how to go on. A response that is
+closed detaches; a call that is cancelled in so many words cancels the run that it started.
 """
 
 from collections.abc import AsyncIterator
@@ -27,24 +28,36 @@ from mcp_agents.kernel.events import (
 from mcp_agents.kernel.tasks import background
 from mcp_agents_tools.surface.plugin import Call, Reporter
 
-HAND_OVER_SECONDS: Final = 45.0
-"""How long a client of unknown patience is kept waiting before it gets the handle instead."""
+CANCELLED: Final = "its call was cancelled"
+"""Why a run was cancelled, where its caller's client took the call back."""
 _SILENCE_SECONDS: Final = 12.0
 _TAIL: Final = 120
 _PER_SECOND: Final = 10
 
 
-async def execute(call: Call, order: Order, seconds: float) -> ExecutionView:
-    """Accepts a run and returns it when it has ended, or as it stands after `seconds`."""
+async def execute(call: Call, order: Order, seconds: float | None) -> ExecutionView:
+    """Accepts a run and returns it when it has ended, or as it stands after `seconds`.
+
+    None: just before this client would give up.
+    """
     dispatcher = call.services.dispatcher
     told = call.report is not None and order.stream
     async with dispatcher.execute(call.space, call.principal, order, deltas=told) as (execution_id, updates):
-        ended = await _told(call, execution_id, updates, seconds)
+        try:
+            ended = await _told(call, execution_id, updates, seconds)
+        except anyio.get_cancelled_exc_class():
+            if call.cancelled():
+                with anyio.CancelScope(shield=True):
+                    await dispatcher.cancel(call.space, call.principal, execution_id, CANCELLED)
+            raise
     return ended or await dispatcher.view(call.space, execution_id)
 
 
-async def wait(call: Call, execution_id: str, seconds: float) -> ExecutionView:
-    """A run when it has ended, or as it stands after `seconds`. Raises `NotFound`."""
+async def wait(call: Call, execution_id: str, seconds: float | None) -> ExecutionView:
+    """A run when it has ended, or as it stands after `seconds`, which are as for `execute`. Raises `NotFound`.
+
+    It only reads: to cancel this call cancels no run.
+    """
     dispatcher = call.services.dispatcher
     view = await dispatcher.view(call.space, execution_id)
     if view.status in FINAL:
@@ -54,9 +67,11 @@ async def wait(call: Call, execution_id: str, seconds: float) -> ExecutionView:
     return ended or await dispatcher.view(call.space, execution_id)
 
 
-async def _told(call: Call, execution_id: str, updates: AsyncIterator[Update], seconds: float) -> ExecutionView | None:
+async def _told(
+    call: Call, execution_id: str, updates: AsyncIterator[Update], seconds: float | None
+) -> ExecutionView | None:
     """The run when it has ended in time; a caller who asked for progress is told what happens meanwhile."""
-    with anyio.move_on_after(seconds):
+    with anyio.move_on_after(call.services.hand_over.seconds(call.client) if seconds is None else seconds):
         if call.report is None:
             entries = [entry async for update in updates if isinstance(update, list) for entry in update]
             return Run.folded(execution_id, entries).view()

@@ -23,6 +23,7 @@ from mcp_agents.kernel.toolserver import ToolServers
 from mcp_agents.models.router import ModelRouter
 from mcp_agents.scaling.budgets import Budgets
 from mcp_agents.scaling.quotas import Quotas
+from mcp_agents_tools.surface.clients import NOBODY, Client, HandOver
 
 
 class Arguments(BaseModel):
@@ -43,6 +44,7 @@ class Services:
     quotas: Quotas
     tool_servers: ToolServers
     models: ModelRouter
+    hand_over: HandOver
     clock: Clock
 
 
@@ -56,7 +58,8 @@ class Reporter(Protocol):
 class Call:
     """One call of a tool, resource or prompt: who asks, in which space, of which house.
 
-    `report` is None where the client asked for no progress.
+    `report` is None where the client asked for no progress. `cancelled` says whether the client has cancelled
+    the call in so many words; a call that only loses its client ends too, but nobody wanted it to.
     """
 
     principal: Principal
@@ -66,6 +69,8 @@ class Call:
     traceparent: str = ""
     depth: int = 0
     effect_id: str = ""
+    client: Client = NOBODY
+    cancelled: Callable[[], bool] = lambda: False
 
 
 A = TypeVar("A", bound=BaseModel)
@@ -88,10 +93,21 @@ READS = Hints(read_only=True, idempotent=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """A concrete resource: in a listing, or as what a result points to."""
+
+    uri: str
+    name: str
+    title: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolSpec:
     """One tool: `name` is `noun_verb`, `arguments` validates the input, `result` is the output's shape.
 
     `text` says a result in words for whoever reads no structured content; without it the text is the JSON.
+    `links` are the resources that a result points to.
     """
 
     name: str
@@ -102,16 +118,7 @@ class ToolSpec:
     hints: Hints
     function: ToolFunction
     text: Callable[[Any], str] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
-    """A concrete resource in a listing."""
-
-    uri: str
-    name: str
-    title: str = ""
-    description: str = ""
+    links: Callable[[Any], list[Listed]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +165,14 @@ class Plugin:
         self.prompts: dict[str, PromptSpec] = {}
 
     def tool(
-        self, name: str, *, title: str, arguments: type[BaseModel], result: type[Struct], hints: Hints
+        self,
+        name: str,
+        *,
+        title: str,
+        arguments: type[BaseModel],
+        result: type[Struct],
+        hints: Hints,
+        links: Callable[[Any], list[Listed]] | None = None,
     ) -> Callable[[F], F]:
         """Declares a tool; its description is the function's docstring."""
 
@@ -171,6 +185,7 @@ class Plugin:
                 result=result,
                 hints=hints,
                 function=function,
+                links=links,
             )
             return function
 

@@ -8,8 +8,8 @@ from mcp_agents.agents.schema import check_schema
 from mcp_agents.execution import sharing
 from mcp_agents.execution.orders import Order
 from mcp_agents.kernel.routing import Strategy
-from mcp_agents_tools.surface.executions.shapes import ID, ExecutionResult, plugin, result_of
-from mcp_agents_tools.surface.following import HAND_OVER_SECONDS, execute, wait
+from mcp_agents_tools.surface.executions.shapes import ID, ExecutionResult, links_of, plugin, result_of
+from mcp_agents_tools.surface.following import execute, wait
 from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints
 
 
@@ -64,11 +64,12 @@ class Submission(Arguments):
 class Execution(Submission):
     """What to run, and how long to wait for it."""
 
-    wait_seconds: float = Field(
-        HAND_OVER_SECONDS,
+    wait_seconds: float | None = Field(
+        None,
         ge=0,
         le=3600,
-        description="After this many seconds the running state is returned; execution_wait follows the run.",
+        description="After this many seconds the running state is returned; execution_wait follows the run. "
+        "Without it: just before your client would give up.",
     )
 
 
@@ -76,7 +77,9 @@ class ExecutionWait(Arguments):
     """Which run to wait for."""
 
     execution_id: str = ID
-    timeout_seconds: float = Field(HAND_OVER_SECONDS, ge=0, le=3600, description="How long to wait.")
+    timeout_seconds: float | None = Field(
+        None, ge=0, le=3600, description="How long to wait. Without it: until just before your client would give up."
+    )
 
 
 class Cancellation(Arguments):
@@ -124,6 +127,7 @@ async def _order(call: Call, args: Submission, *, submitted: bool) -> Order:
     arguments=Execution,
     result=ExecutionResult,
     hints=Hints(open_world=True, destructive=True),
+    links=links_of,
 )
 async def agent_execute(call: Call, args: Execution) -> ExecutionResult:
     """Runs an agent on a prompt and returns its answer with usage, cost and tool calls. Reports progress
@@ -138,6 +142,7 @@ async def agent_execute(call: Call, args: Execution) -> ExecutionResult:
     arguments=Submission,
     result=ExecutionResult,
     hints=Hints(open_world=True, destructive=True),
+    links=links_of,
 )
 async def agent_submit(call: Call, args: Submission) -> ExecutionResult:
     """Starts a run and returns at once with its execution_id; it goes on whether anybody follows it or not."""
@@ -146,7 +151,14 @@ async def agent_submit(call: Call, args: Submission) -> ExecutionResult:
     return result_of(await call.services.dispatcher.view(call.space, execution_id))
 
 
-@plugin.tool("execution_wait", title="Wait for a run", arguments=ExecutionWait, result=ExecutionResult, hints=READS)
+@plugin.tool(
+    "execution_wait",
+    title="Wait for a run",
+    arguments=ExecutionWait,
+    result=ExecutionResult,
+    hints=READS,
+    links=links_of,
+)
 async def execution_wait(call: Call, args: ExecutionWait) -> ExecutionResult:
     """Waits until a run has ended, with progress, or returns its state after timeout_seconds."""
     return result_of(await wait(call, args.execution_id, args.timeout_seconds))
