@@ -47,9 +47,8 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "execution_events": {"execution_id": _RUN, "cursor": 4},
     "execution_resume": {
         "execution_id": _RUN,
-        "effect_id": "eff_06f0a1b2c3d4e5f6g7h8i9jkln",
-        "happened": True,
-        "result": "Order 17 was placed.",
+        "question_id": "eff_06f0a1b2c3d4e5f6g7h8i9jkln",
+        "content": {"happened": True, "result": "Order 17 was placed."},
     },
     "execution_estimate": {"agent": "assistant"},
     "execution_share": {"execution_id": _RUN, "parts": ["text"]},

@@ -24,13 +24,12 @@ from mcp_agents.execution.run import ExecutionView, Run
 from mcp_agents.execution.signals import CONTROL, DELTA, Cancel, Delta, decode_delta, encode
 from mcp_agents.execution.station import Hand, Station
 from mcp_agents.kernel import ids
-from mcp_agents.kernel.errors import Conflict, Exhausted, Fenced, NotFound
+from mcp_agents.kernel.errors import Exhausted, Fenced, NotFound
 from mcp_agents.kernel.events import (
     START,
     Cancelled,
     Entry,
     Failed,
-    InputReceived,
     Problem,
     Requested,
     Started,
@@ -282,37 +281,6 @@ class Dispatcher:
         for call in run.open_calls():
             if call.child and await self.find(space, call.child):
                 await self.end(space, call.child, by=by, reason=f"its parent {run.execution_id} was cancelled")
-
-    async def tell(
-        self, space: TenantSpace, principal: Principal, execution_id: str, effect_id: str, *, happened: bool, text: str
-    ) -> ExecutionView:
-        """A person says what became of a call that a waiting run asks about; the run goes on.
-
-        Raises `Conflict` (`EXECUTION_NOT_WAITING`) when it does not ask about this call, or not any more.
-        """
-        if not ids.is_id(execution_id, "ex"):
-            raise unknown_execution()
-        execution = space.log(execution_id)
-        while True:
-            tip, entries = await execution.read()
-            if not entries:
-                raise unknown_execution()
-            run = Run.folded(execution_id, entries)
-            if run.status != "waiting" or run.unsettled(effect_id) is None:
-                raise Conflict(
-                    "EXECUTION_NOT_WAITING",
-                    "The run does not wait for an answer about this effect.",
-                    "Look at waiting_for with execution_get.",
-                )
-            told = InputReceived(effect_id=effect_id, by=principal.subject, happened=happened, text=text)
-            try:
-                await execution.append(tip, [told])
-            except Fenced:
-                continue
-            await space.enqueue(
-                run.requested.agent_id, execution_id, occasion=f"told.{effect_id}", priority=run.requested.priority
-            )
-            return await self.view(space, execution_id)
 
     @asynccontextmanager
     async def follow(

@@ -3,13 +3,13 @@
 It knows nothing of models and tools. Above: the loop and the worker; below: the tenant's log.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import anyio
 
 from mcp_agents.execution.run import Run
-from mcp_agents.kernel.events import AnyEvent, Tip
+from mcp_agents.kernel.events import AnyEvent, ApprovalDecided, InputReceived, Posted, Steered, Tip
 from mcp_agents.kernel.tenancy import ExecutionLog, TenantSpace
 
 
@@ -27,12 +27,32 @@ class Recorder:
     run: Run
     _one: anyio.Lock = field(default_factory=_lock)
 
-    async def record(self, events: Iterable[AnyEvent]) -> None:
+    async def record(self, events: Iterable[AnyEvent] | Callable[[], Iterable[AnyEvent]]) -> None:
         """Appends one commit. Raises `Fenced` when somebody else owns the run now.
 
-        Not broken off half way: an append that lands unseen would fence its own writer.
+        `events` may be a function: it is asked when nothing can come between its answer and the append, and an
+        empty answer appends nothing. Not broken off half way: an append that lands unseen would fence its own writer.
         """
         with anyio.CancelScope(shield=True):
             async with self._one:
-                self.tip, entries = await self.log.append(self.tip, events)
-                self.run.apply(entries)
+                known = events() if callable(events) else events
+                if known:
+                    self.tip, entries = await self.log.append(self.tip, known)
+                    self.run.apply(entries)
+
+    async def post(self, event: Posted) -> None:
+        """Appends what was sent to the holder of the run, unless it came too late or is there already."""
+        await self.record(lambda: [event] if _fits(self.run, event) else [])
+
+
+def _fits(run: Run, event: Posted) -> bool:
+    if run.status != "running":
+        return False  # who sent it sees so in the log
+    match event:
+        case Steered():
+            return event not in run.steered
+        case ApprovalDecided():
+            asked = event.approval_id
+        case InputReceived():
+            asked = event.effect_id
+    return asked in (question.id for question in run.questions())

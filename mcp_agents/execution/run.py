@@ -12,8 +12,12 @@ import msgspec
 from msgspec import Struct
 
 from mcp_agents.agents.spec import Agent
+from mcp_agents.execution import questions
+from mcp_agents.execution.questions import Question
 from mcp_agents.kernel.errors import Fault
 from mcp_agents.kernel.events import (
+    ApprovalDecided,
+    ApprovalRequested,
     BudgetReserved,
     BudgetSettled,
     BudgetWarning,
@@ -31,6 +35,7 @@ from mcp_agents.kernel.events import (
     Requested,
     Retry,
     Started,
+    Steered,
     TimedOut,
     ToolClaimed,
     ToolDone,
@@ -47,6 +52,8 @@ TOOL_UNKNOWN: Final = (
     "TOOL_UNKNOWN: it is not known whether this call took effect; its answer was lost. "
     "Do not call the tool again with the same arguments; check the effect in another way or tell the user."
 )
+_REFUSED: Final = "APPROVAL_REFUSED: a person decided that this call is not made. {}"
+_DECLINED: Final = "QUESTION_DECLINED: the person who was asked does not answer this. Go on without it."
 _HAPPENED: Final = "The answer of this call was lost; a person says that it took effect."
 _NOT_HAPPENED: Final = (
     "TOOL_NOT_DONE: this call was lost, and a person says that it took no effect. Call it again if needed."
@@ -82,8 +89,8 @@ class Timings(Struct, frozen=True, kw_only=True):
 class ExecutionView(Struct, frozen=True, kw_only=True):
     """A run as its caller sees it.
 
-    `waiting_for` holds what a waiting run waits for: executions it started, or effects whose fate a person
-    must tell. `children_cost_micro_usd` is what the runs it started as tools cost, on top of its own.
+    `waiting_for` holds what a waiting run waits for: executions it started, and the ids of its `questions`, which
+    people must answer. `children_cost_micro_usd` is what the runs it started as tools cost, on top of its own.
     """
 
     execution_id: str
@@ -98,6 +105,7 @@ class ExecutionView(Struct, frozen=True, kw_only=True):
     model: str
     tool_calls: tuple[ToolCallView, ...]
     waiting_for: tuple[str, ...]
+    questions: tuple[Question, ...]
     timings: Timings
     error: Problem | None
     metadata: dict[str, Any]
@@ -113,7 +121,11 @@ CallState = Literal["owed", "claimed", "done", "failed", "unknown"]
 
 @dataclass(slots=True)
 class Call:
-    """A tool call of the model and how far it has come. `child` is the run it started, where it is an agent."""
+    """A tool call of the model and how far it has come. `child` is the run it started, where it is an agent.
+
+    `question` is what people were last asked about it, `binding` what an approval holds for; `approved` says that
+    they let it be sent.
+    """
 
     call: ToolCall
     effect_id: str = ""
@@ -122,14 +134,32 @@ class Call:
     digest: str = ""
     repeatable: bool = False
     child: str = ""
-    asked: bool = False
+    question: Question | None = None
+    binding: str = ""
+    approved: bool = False
     tool_ms: int = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the model is told an end of it."""
+        return self.state not in ("owed", "claimed")
+
+    @property
+    def due(self) -> bool:
+        """Whether it was approved and is to be sent now."""
+        return self.approved and self.state == "owed"
+
+    @property
+    def asked(self) -> Question | None:
+        """What a person still has to answer before it goes on."""
+        return None if self.ended or self.approved else self.question
 
 
 @dataclass(slots=True)
 class _Turn:
     text: str
     calls: list[Call]
+    heard: int = 0
     objection: str = ""
 
 
@@ -157,6 +187,8 @@ class Run:
     waiting_for: tuple[str, ...] = ()
     waiting_since: datetime | None = None
     asked_seconds: float = 0.0
+    asked: dict[str, Call] = field(default_factory=dict)
+    steered: list[Steered] = field(default_factory=list)
     model_ms: int = 0
     tools_ms: int = 0
     text: str = ""
@@ -197,8 +229,14 @@ class Run:
                 self._answered(event)
             case BudgetSettled():
                 self._settled(event)
-            case HandedOff() | InputRequested() | InputReceived():
-                self._waited(event, entry.at)
+            case HandedOff():
+                self._waits(event, entry.at)
+            case ApprovalRequested() | InputRequested():
+                self._asks(event)
+            case ApprovalDecided() | InputReceived():
+                self._told(event)
+            case Steered():
+                self.steered.append(event)
             case ToolClaimed() | ToolDone() | ToolFailed() | ToolUnknown():
                 self._called(event)
             case Completed() | Failed() | TimedOut() | Cancelled():
@@ -226,7 +264,7 @@ class Run:
         self.waiting_for, self.waiting_since = (), None
 
     def _answered(self, event: ModelAnswered) -> None:
-        self.turns.append(_Turn(event.text, [Call(call) for call in event.tool_calls]))
+        self.turns.append(_Turn(event.text, [Call(call) for call in event.tool_calls], event.heard))
         self.purchases.append(Spend(event.cost_micro_usd, event.usage.total))
         self.usage += event.usage
         self.last_usage = event.usage
@@ -250,19 +288,65 @@ class Run:
             case ToolUnknown():
                 self._end(self._by_effect(event.effect_id), "unknown", TOOL_UNKNOWN, 0)
 
-    def _waited(self, event: HandedOff | InputRequested | InputReceived, at: datetime) -> None:
+    def _waits(self, event: HandedOff, at: datetime) -> None:
+        asked = tuple(question.id for question in self.questions())
+        self.status, self.waiting_for = "waiting", (*event.to, *asked)
+        self.waiting_since = at if asked else None
+
+    def _asks(self, event: ApprovalRequested | InputRequested) -> None:
         match event:
-            case HandedOff():
-                asked = tuple(call.effect_id for call in self.open_calls() if call.asked)
-                self.status, self.waiting_for = "waiting", (*event.to, *asked)
-                self.waiting_since = at if asked else None
+            case ApprovalRequested():
+                call = self._by_call_id(event.call_id)
+                call.digest, call.binding = event.digest, event.binding
+                call.question = Question(
+                    id=event.approval_id,
+                    kind="approval",
+                    message=event.message,
+                    schema=questions.APPROVAL,
+                    tool=event.tool,
+                    arguments=call.call.arguments,
+                    expires_at=event.expires_at,
+                    by=event.by,
+                    url=event.url,
+                )
             case InputRequested():
-                self._by_effect(event.effect_id).asked = True
+                call = self._by_call_id(event.call_id) if event.call_id else self._by_effect(event.effect_id)
+                call.effect_id = event.effect_id
+                call.question = Question(
+                    id=event.effect_id,
+                    kind=event.kind,
+                    message=event.question,
+                    schema=event.schema or questions.EFFECT,
+                    tool=call.call.tool,
+                    arguments=call.call.arguments,
+                    expires_at=event.expires_at,
+                )
+        call.approved = False
+        self.asked[call.question.id] = call
+
+    def _told(self, event: ApprovalDecided | InputReceived) -> None:
+        match event:
+            case ApprovalDecided():
+                call = self.asked[event.approval_id]
+                call.approved = event.approved
+                if not event.approved:
+                    self._end(call, "failed", _REFUSED.format(event.reason).rstrip(), 0)
+                answered = event.approval_id
             case InputReceived():
-                call = self._by_effect(event.effect_id)
-                text = event.text or (_HAPPENED if event.happened else _NOT_HAPPENED)
-                self._end(call, "done" if event.happened else "failed", text, 0)
-                self.waiting_for = tuple(each for each in self.waiting_for if each != event.effect_id)
+                call = self.asked[event.effect_id]
+                self._answer(call, event)
+                answered = event.effect_id
+        self.waiting_for = tuple(each for each in self.waiting_for if each != answered)
+
+    def _answer(self, call: Call, event: InputReceived) -> None:
+        if call.question and call.question.kind == "question":
+            text = _DECLINED if event.declined else msgspec.json.encode(event.content).decode()
+            self._end(call, "failed" if event.declined else "done", text, 0)
+        elif event.declined:
+            self._end(call, "unknown", TOOL_UNKNOWN, 0)
+        else:
+            text = event.text or (_HAPPENED if event.happened else _NOT_HAPPENED)
+            self._end(call, "done" if event.happened else "failed", text, 0)
 
     def _finish(self, event: FinalEvent, at: datetime) -> None:
         self.finished_at, self.waiting_for = at, ()
@@ -293,11 +377,15 @@ class Run:
 
     def open_calls(self) -> list[Call]:
         """Calls of the last answer that have no end."""
-        return [call for call in self.turns[-1].calls if call.state in ("owed", "claimed")] if self.turns else []
+        return [call for call in self.turns[-1].calls if not call.ended] if self.turns else []
 
-    def unsettled(self, effect_id: str) -> Call | None:
-        """The call whose fate a person was asked for and has not told."""
-        return next((call for call in self.open_calls() if call.asked and call.effect_id == effect_id), None)
+    def questions(self) -> tuple[Question, ...]:
+        """What people are asked and have not answered."""
+        return tuple(question for call in self.open_calls() if (question := call.asked))
+
+    def unheard(self) -> bool:
+        """Whether somebody added something that no answer of the model takes into account."""
+        return len(self.steered) > (self.turns[-1].heard if self.turns else 0)
 
     @property
     def next_purchase(self) -> int:
@@ -331,8 +419,11 @@ class Run:
         if self.agent.system_prompt:
             messages.append(Message(role="system", text=self.agent.system_prompt))
         messages.append(Message(role="user", text=prompt_text(self.requested)))
+        heard = 0
         for turn in self.turns:
             calls = tuple(call.call for call in turn.calls)
+            messages += self._said(heard, turn.heard)
+            heard = turn.heard
             messages.append(Message(role="assistant", text=turn.text, tool_calls=calls))
             messages += [
                 Message(role="tool", text=call.result, call_id=call.call.call_id, tool=call.call.tool)
@@ -340,7 +431,10 @@ class Run:
             ]
             if turn.objection:
                 messages.append(Message(role="user", text=turn.objection))
-        return tuple(messages)
+        return (*messages, *self._said(heard, len(self.steered)))
+
+    def _said(self, start: int, end: int) -> list[Message]:
+        return [Message(role="user", text=event.message) for event in self.steered[start:end]]
 
     def view(self) -> ExecutionView:
         """The run as its caller sees it."""
@@ -356,6 +450,7 @@ class Run:
             children_cost_micro_usd=self.children_spent.micro_usd,
             model=self.model,
             waiting_for=self.waiting_for,
+            questions=() if self.finished else self.questions(),
             tool_calls=tuple(
                 ToolCallView(
                     effect_id=call.effect_id,

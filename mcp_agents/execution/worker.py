@@ -19,11 +19,11 @@ from mcp_agents.execution.archive import Archive
 from mcp_agents.execution.loop import Loop
 from mcp_agents.execution.recorder import Recorder
 from mcp_agents.execution.run import GIVEN_BACK, Run
-from mcp_agents.execution.signals import decode_cancel
+from mcp_agents.execution.signals import Cancel, Note, decode_control
 from mcp_agents.execution.spending import Spending
 from mcp_agents.execution.station import Station
 from mcp_agents.kernel.errors import AgentsError, Exhausted, Fault, Fenced
-from mcp_agents.kernel.events import AnyEvent, Entry, Failed, Problem, Retry, Started, Tip
+from mcp_agents.kernel.events import AnyEvent, Entry, Failed, Posted, Problem, Retry, Started, Tip
 from mcp_agents.kernel.job import Delivery, Jobs
 from mcp_agents.kernel.tasks import background
 from mcp_agents.kernel.tenancy import ExecutionLog, Tenancy, TenantSpace
@@ -37,6 +37,8 @@ MAX_ATTEMPTS: Final = 5
 _IDLE_SECONDS: Final = 5.0
 _NO_SLOT_SECONDS: Final = 0.5
 _GIVE_BACK_SECONDS: Final = 20
+_TAKING: Final = 3
+"""How often a run is looked at anew that moved on while it was taken: somebody answered or steered it, or has it."""
 
 Fate = Literal["done", "give back", "later", "leave"]
 """What becomes of a leased job: acknowledged, returned to the queue at once or after a while, or left to its lease."""
@@ -45,15 +47,16 @@ Fate = Literal["done", "give back", "later", "leave"]
 Work = Callable[[], Awaitable[Fate]]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Held:
-    """A run in hand; `delivery` is None for one that this process began without a job."""
+    """A run in hand; `delivery` is None for one that this process began without a job, `recorder` until it is ours."""
 
     execution_id: str
     space: TenantSpace
     agent_id: str
     scope: anyio.CancelScope
     delivery: Delivery | None
+    recorder: Recorder | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class Worker:
             self._tools.station.offer(self)
             try:
                 tasks.start_soon(self._keep_leases)
-                tasks.start_soon(self._hear_cancels)
+                tasks.start_soon(self._hear_controls, tasks)
                 await self._take_jobs(jobs, tasks)
             finally:
                 self._tools.station.withdraw(self)
@@ -132,7 +135,7 @@ class Worker:
             raise RuntimeError("a worker that does not work was given a run")
         self._promised -= 1
         run = recorder.run
-        held = _Held(run.execution_id, recorder.space, run.agent.id, anyio.CancelScope(), None)
+        held = _Held(run.execution_id, recorder.space, run.agent.id, anyio.CancelScope(), None, recorder)
         self._held.add(held)
         self._tasks.start_soon(self._hold_begun, recorder, held)
 
@@ -217,7 +220,10 @@ class Worker:
             return "later"
         try:
             recorder = await self._begin(delivery)
-            return await self._advance(recorder) if isinstance(recorder, Recorder) else recorder
+            if not isinstance(recorder, Recorder):
+                return recorder
+            held.recorder = recorder
+            return await self._advance(recorder)
         finally:
             with anyio.CancelScope(shield=True):
                 await self._tools.slots.give_back(held.space, held.agent_id)
@@ -248,6 +254,11 @@ class Worker:
                 return await self._take_over(delivery, execution, *begun)
             except Fenced:
                 log.debug("run %s moved on before its worker had it", delivery.job.execution_id)
+        for _ in range(_TAKING):
+            try:
+                return await self._take_over(delivery, execution, *await execution.read())
+            except Fenced:
+                log.debug("something came between looking at run %s and taking it", delivery.job.execution_id)
         return await self._take_over(delivery, execution, *await execution.read())
 
     async def _take_over(
@@ -318,13 +329,25 @@ class Worker:
                 if held.delivery is not None:
                     await held.delivery.keep()
 
-    async def _hear_cancels(self) -> None:
+    async def _hear_controls(self, tasks: TaskGroup) -> None:
         async with self._tenancy.controls() as controls:
             async for payload in controls:
                 with suppress(msgspec.MsgspecError):
-                    execution_id = decode_cancel(payload).execution_id
-                    for held in [held for held in self._held if held.execution_id == execution_id]:
-                        held.scope.cancel()
+                    control = decode_control(payload)
+                    for held in [held for held in self._held if held.execution_id == control.execution_id]:
+                        match control:
+                            case Cancel():
+                                held.scope.cancel()
+                            case Note(event=event):
+                                tasks.start_soon(self._take_note, held, event)
+
+    async def _take_note(self, held: _Held, event: Posted) -> None:
+        """Appends what somebody outside has to say. It is sent again until it is seen in the log."""
+        if held.recorder is not None:
+            try:
+                await held.recorder.post(event)
+            except (AgentsError, Fenced) as error:
+                log.debug("a note to %s was not taken: %s", held.execution_id, error)
 
 
 def _too_many_attempts() -> Exhausted:

@@ -9,7 +9,7 @@ guessed over. Nothing else holds the state of a run; `execution.run` folds it.
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
@@ -140,7 +140,10 @@ class Decision(Event, frozen=True, kw_only=True, tag="decision"):
 
 
 class ModelAnswered(Event, frozen=True, kw_only=True, tag="model_answered"):
-    """One paid answer. Once this is in the log it is never bought again."""
+    """One paid answer. Once this is in the log it is never bought again.
+
+    `heard` is how many `steered` messages the model had been sent when it answered.
+    """
 
     turn: int
     model: str
@@ -150,6 +153,7 @@ class ModelAnswered(Event, frozen=True, kw_only=True, tag="model_answered"):
     cost_micro_usd: int = 0
     model_ms: int = 0
     dropped: tuple[str, ...] = ()
+    heard: int = 0
 
 
 class BudgetReserved(Event, frozen=True, kw_only=True, tag="budget_reserved"):
@@ -199,20 +203,68 @@ class HandedOff(Event, frozen=True, kw_only=True, tag="handed_off"):
     to: tuple[str, ...]
 
 
+class ApprovalRequested(Event, frozen=True, kw_only=True, tag="approval_requested"):
+    """A call waits for a person before it is claimed: what it would do (`digest`), and how the person is asked.
+
+    `binding` is a digest of what the approval holds for; `by` is `other` where the caller may not decide it.
+    """
+
+    approval_id: str
+    call_id: str
+    tool: str
+    digest: str
+    binding: str
+    message: str
+    expires_at: datetime
+    by: Literal["any", "other"] = "any"
+    reason: str = ""
+    url: str = ""
+
+
+class ApprovalDecided(Event, frozen=True, kw_only=True, tag="approval_decided"):
+    """A person with the right said whether the call may be sent. `mark` is what the writer knows its event by."""
+
+    approval_id: str
+    by: str
+    approved: bool
+    reason: str = ""
+    mark: str = ""
+
+
 class InputRequested(Event, frozen=True, kw_only=True, tag="input_requested"):
-    """A person is to say whether this call took effect; when nothing else is under way the run waits for it."""
+    """A person is asked; when nothing else is under way the run waits for it.
+
+    `effect`: whether this call took effect. `question`: what the agent asks with the tool call `call_id`; the
+    answer is to match `schema`.
+    """
 
     effect_id: str
     question: str
+    kind: Literal["effect", "question"] = "effect"
+    call_id: str = ""
+    schema: dict[str, Any] = {}
+    expires_at: datetime | None = None
 
 
 class InputReceived(Event, frozen=True, kw_only=True, tag="input_received"):
-    """A person with the right said whether the call took effect, and perhaps what it returned."""
+    """A person with the right answered: whether the call took effect, and perhaps what it returned (`text`), or
+    what the agent asked for (`content`). `declined`: there will be no answer."""
 
     effect_id: str
     by: str
-    happened: bool
+    happened: bool = False
     text: str = ""
+    content: dict[str, Any] = {}
+    declined: bool = False
+    mark: str = ""
+
+
+class Steered(Event, frozen=True, kw_only=True, tag="steered"):
+    """Somebody with the right added to what the run was asked; the model hears it at its next turn."""
+
+    by: str
+    message: str
+    mark: str = ""
 
 
 class ToolDone(Event, frozen=True, kw_only=True, tag="tool_done"):
@@ -289,8 +341,11 @@ AnyEvent = (
     | BudgetWarning
     | ToolClaimed
     | HandedOff
+    | ApprovalRequested
+    | ApprovalDecided
     | InputRequested
     | InputReceived
+    | Steered
     | ToolDone
     | ToolFailed
     | ToolUnknown
@@ -300,6 +355,8 @@ AnyEvent = (
     | TimedOut
     | Cancelled
 )
+Posted = ApprovalDecided | InputReceived | Steered
+"""The events that come from outside while a run is under way; each has a `mark` of its own."""
 FinalEvent = Completed | Failed | TimedOut | Cancelled
 """The events that end a run; each log holds exactly one, as its last."""
 

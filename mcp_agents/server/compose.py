@@ -35,6 +35,7 @@ from mcp_agents.adapters.rule_model import RuleModel
 from mcp_agents.agents.catalog import AgentCatalog, Checks
 from mcp_agents.agents.state import AgentStates
 from mcp_agents.execution.abandonment import Abandonment
+from mcp_agents.execution.answering import Questions
 from mcp_agents.execution.archive import Archive
 from mcp_agents.execution.attention import Attention
 from mcp_agents.execution.children import Children
@@ -42,6 +43,7 @@ from mcp_agents.execution.crew import Crew
 from mcp_agents.execution.dead_letters import DeadLetters
 from mcp_agents.execution.dispatch import Dispatcher
 from mcp_agents.execution.loop import Loop
+from mcp_agents.execution.posting import Post
 from mcp_agents.execution.recovery import Recovery
 from mcp_agents.execution.spending import Spending
 from mcp_agents.execution.station import Station
@@ -136,6 +138,7 @@ async def open_house(
             services=Services(
                 agents=agents,
                 dispatcher=dispatcher,
+                questions=Questions(Post(dispatcher, clock), clock),
                 archive=archive,
                 dead_letters=DeadLetters(dispatcher, clock),
                 budgets=budgets,

@@ -64,11 +64,13 @@ async def test_a_person_tells_and_the_run_goes_on(tmp_path: Path, happened: bool
     async with breaking(tmp_path, *once("Thanks."), policy={"unknown_effects": "ask_person"}) as house:
         waiting = await house.remote.call("agent_execute", {"agent": "worker", "prompt": "<q>", "wait_seconds": 0.1})
         waiting = await _until_waiting(house, waiting["execution_id"])
-        effect = waiting["waiting_for"][0]
-        told = {"execution_id": waiting["execution_id"], "effect_id": effect, "happened": happened}
-        await house.remote.call("execution_resume", {**told, "result": "Order 17."})
+        (asked,) = waiting["questions"]
+        assert (asked["kind"], asked["tool"], [asked["id"]]) == ("effect", "fragile__break", waiting["waiting_for"])
+        content = {"happened": happened, "result": "Order 17."}
+        told = {"execution_id": waiting["execution_id"], "question_id": asked["id"], "content": content}
+        await house.remote.call("execution_resume", told)
         result = await house.remote.call("execution_wait", {"execution_id": waiting["execution_id"]})
-        with pytest.raises(AgentsError, match="EXECUTION_NOT_WAITING"):
+        with pytest.raises(AgentsError, match="QUESTION_ANSWERED"):
             await house.remote.call("execution_resume", told)
     assert result["status"] == "completed"
     assert [(call["state"], call["result"]) for call in result["tool_calls"]] == [(state, "Order 17.")]

@@ -206,7 +206,7 @@ TOOLS: dict[str, tuple[dict[str, str], Others]] = {
     "execution_list": ({"agent": "agent", "cursor": "run cursor"}, nothing_else),
     "execution_events": ({"execution_id": "run"}, nothing_else),
     "execution_cancel": ({"execution_id": "live run"}, nothing_else),
-    "execution_resume": ({"execution_id": "asking run"}, always(effect_id=EFFECT, happened=True)),
+    "execution_resume": ({"execution_id": "asking run"}, always(question_id=EFFECT, content={"happened": True})),
     "execution_share": ({"execution_id": "run"}, nothing_else),
     "execution_estimate": ({"agent": "agent"}, nothing_else),
     "dead_letter_list": ({"cursor": "run cursor"}, nothing_else),
@@ -249,8 +249,8 @@ DATA = frozenset(
         "capabilities", "capability", "command", "context", "description", "effect_id.argument", "effect_id.header",
         "env", "exposes", "goal", "metadata", "output_schema", "overrides.virtual_model", "policy.unknown_effects",
         "prompt", "q", "reason", "status", "strategy", "system_prompt", "tag", "tags", "task_type", "transport",
-        "url", "virtual_model", "provider_key_set.key", "by", "happened", "result", "parts", "priority", "since",
-        "until", "scope", "period",
+        "url", "virtual_model", "provider_key_set.key", "by", "parts", "priority", "since",
+        "execution_resume.action", "execution_resume.content", "until", "scope", "period",
         # models and providers of the operator's settings, the same for every tenant
         "fallback_models", "models", "preferred_providers", "provider_key_set.provider",
         "overrides.fallback_models", "overrides.preferred_providers", "overrides.strategy", "overrides.task_type",
@@ -258,7 +258,7 @@ DATA = frozenset(
         # names one of the agent's own bindings, which are references themselves
         "policy.verify_tool",
         # counts within one run or one agent, which is named by another argument
-        "execution_events.cursor", "agent_versions.cursor", "execution_resume.effect_id", "budget_get.cursor",
+        "execution_events.cursor", "agent_versions.cursor", "execution_resume.question_id", "budget_get.cursor",
         "quota_get.cursor",
     }
 )  # fmt: skip

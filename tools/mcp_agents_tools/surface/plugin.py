@@ -13,6 +13,7 @@ from msgspec import Struct
 from pydantic import BaseModel, ConfigDict
 
 from mcp_agents.agents.catalog import AgentCatalog
+from mcp_agents.execution.answering import Questions
 from mcp_agents.execution.archive import Archive
 from mcp_agents.execution.dead_letters import DeadLetters
 from mcp_agents.execution.dispatch import Dispatcher
@@ -38,6 +39,7 @@ class Services:
 
     agents: AgentCatalog
     dispatcher: Dispatcher
+    questions: Questions
     archive: Archive
     dead_letters: DeadLetters
     budgets: Budgets

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mcp_agents.agents.schema import check_schema
 from mcp_agents.execution import sharing
 from mcp_agents.execution.orders import Order
+from mcp_agents.execution.questions import Answer
 from mcp_agents.kernel.routing import Strategy
 from mcp_agents_tools.surface.executions.shapes import ID, ExecutionResult, links_of, plugin, result_of
 from mcp_agents_tools.surface.following import execute, wait
@@ -90,12 +91,18 @@ class Cancellation(Arguments):
 
 
 class Resumption(Arguments):
-    """What became of a call that a waiting run asks about."""
+    """What a person answers to a question of a run."""
 
     execution_id: str = ID
-    effect_id: str = Field(min_length=1, max_length=64, description="The call, as `waiting_for` names it.")
-    happened: bool = Field(description="Whether the call took effect.")
-    result: str = Field("", max_length=100_000, description="What the call returned, for the agent to go on with.")
+    question_id: str = Field(
+        "", max_length=64, description="Which of `questions`; it can be left out where there is only one."
+    )
+    action: Literal["accept", "decline", "cancel"] = Field(
+        "accept", description="Answer it, say that there will be no answer, or decide nothing."
+    )
+    content: dict[str, Any] = Field(
+        default_factory=dict, description="The answer, as the question's `schema` wants it; for `accept`."
+    )
 
 
 async def _order(call: Call, args: Submission, *, submitted: bool) -> Order:
@@ -172,11 +179,10 @@ async def execution_wait(call: Call, args: ExecutionWait) -> ExecutionResult:
     hints=Hints(destructive=True),
 )
 async def execution_resume(call: Call, args: Resumption) -> ExecutionResult:
-    """Says whether a tool call whose answer was lost took effect, as a run with the policy `ask_person` waits to
-    be told; the run then goes on. Once told, it cannot be told again."""
-    view = await call.services.dispatcher.tell(
-        call.space, call.principal, args.execution_id, args.effect_id, happened=args.happened, text=args.result
-    )
+    """Answers what a run asks people: whether a call may be sent, whether one whose answer was lost took effect, or
+    what its agent wants to know. The run then goes on. Once answered, a question cannot be answered again."""
+    answer = Answer(action=args.action, content=args.content)
+    view = await call.services.questions.answer(call.space, call.principal, args.execution_id, args.question_id, answer)
     return result_of(view)
 
 

@@ -26,7 +26,7 @@ class ExecutionRef(Arguments):
 _NEXT_STEP = {
     "pending": "Call execution_wait with this execution_id.",
     "running": "Call execution_wait with this execution_id.",
-    "waiting": "Execution_wait follows it. Where waiting_for names an effect, execution_resume says what became of it.",
+    "waiting": "Execution_wait follows it. What it asks people stands in `questions`; execution_resume answers.",
     "failed": "Look at `error` and execution_events.",
     "timeout": "Raise limits.timeout_seconds or overrides.timeout_seconds and run it again.",
 }
