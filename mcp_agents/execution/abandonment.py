@@ -14,7 +14,6 @@ import anyio
 
 from mcp_agents.execution.attention import Attention
 from mcp_agents.execution.dispatch import Dispatcher
-from mcp_agents.execution.run import Run
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.errors import AgentsError
 from mcp_agents.kernel.tenancy import Tenancy, TenantSpace
@@ -67,7 +66,7 @@ class Abandonment:
             if run is None or run.finished or run.requested.submitted or run.requested.parent:
                 self._spare(execution_id)
                 return False
-            if _waits_for_a_person(run):
+            if run.status == "waiting" and run.questions():
                 return False
             await self._dispatcher.end(space, execution_id, by=_BY, reason=REASON)
         except AgentsError as error:  # one log that cannot be read keeps nobody else's run alive
@@ -83,7 +82,3 @@ class Abandonment:
 
 def _accepted(execution_id: str) -> datetime:
     return datetime.fromtimestamp(ids.minted_at(execution_id), UTC)
-
-
-def _waits_for_a_person(run: Run) -> bool:
-    return run.status == "waiting" and any(call.asked for call in run.open_calls())

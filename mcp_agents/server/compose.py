@@ -6,7 +6,7 @@ takes what it needs from the `House`. Nothing here decides anything about agents
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from mcp_agents_auth.embedded import AuthServer, build_auth
 from mcp_agents_tools.surface.catalogue import Catalogue
@@ -77,6 +77,8 @@ class House:
     auth: AuthServer
     crew: Crew
     link: NatsLink
+    state_key: bytes = field(repr=False)
+    """Seals what a client carries between two rounds of a call; the same in every process with this master key."""
 
     def ready(self) -> bool:
         """Whether the store answers."""
@@ -159,6 +161,7 @@ async def open_house(
                 concurrency=settings.server.concurrency,
             ),
             link=link,
+            state_key=master.derive("request-state"),
         )
 
 

@@ -6,7 +6,7 @@ SDK internals that may move are touched here and nowhere else.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Final
@@ -20,9 +20,9 @@ from mcp.server.lowlevel.server import Server
 from mcp.shared.exceptions import MCPError
 from mcp_agents_tools.surface import scopes
 from mcp_agents_tools.surface.agent_server import agent_tool
-from mcp_agents_tools.surface.catalogue import Catalogue, View
+from mcp_agents_tools.surface.catalogue import View
 from mcp_agents_tools.surface.clients import Client
-from mcp_agents_tools.surface.plugin import Call, PromptSpec, ResourceSpec, Services, ToolSpec
+from mcp_agents_tools.surface.plugin import Call, PromptSpec, ResourceSpec, ToolSpec
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
@@ -31,9 +31,11 @@ from mcp_agents.agents.catalog import invalid_fields
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.errors import AgentsError, NotFound
 from mcp_agents.kernel.principal import Principal
-from mcp_agents.kernel.tenancy import Tenancy
+from mcp_agents.kernel.tasks import background
 from mcp_agents.kernel.trace import trace_id
 from mcp_agents.server import rendering
+from mcp_agents.server.asking import Asking, InputNeeded, asking, boundary
+from mcp_agents.server.compose import House
 
 log = logging.getLogger("mcp_agents.mcp")
 
@@ -51,6 +53,7 @@ _INSTRUCTIONS: Final = (
 )
 
 Context = ServerRequestContext[Any, Any]
+ToolAnswer = mcp.CallToolResult | mcp.InputRequiredResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +62,16 @@ class Seat:
 
     principal: Principal
     selection: str
+    gone: anyio.Event | None = None
+    """Set when whoever waits for the response is not there any more; None where there is no such thing."""
 
 
 class Door:
     """The handlers. `local` is the principal of a connection without HTTP (stdio)."""
 
-    def __init__(
-        self, catalogue: Catalogue, services: Services, tenancy: Tenancy, local: Principal | None = None
-    ) -> None:
-        self._catalogue, self._services, self._tenancy, self._local = catalogue, services, tenancy, local
+    def __init__(self, house: House, local: Principal | None = None) -> None:
+        self._catalogue, self._services, self._tenancy = house.catalogue, house.services, house.tenancy
+        self._state_key, self._local = house.state_key, local
 
     def server(self) -> Server[Any]:
         """The MCP server that these handlers make."""
@@ -95,6 +99,7 @@ class Door:
             on_completion=self.complete,
         )
         server.middleware.clear()  # the SDK's spans cost on every call and nothing exports them yet
+        server.middleware.append(boundary(self._state_key, NAME))
         return server
 
     async def list_tools(self, ctx: Context, params: mcp.PaginatedRequestParams | None) -> mcp.ListToolsResult:
@@ -104,16 +109,19 @@ class Door:
         page, cursor = _page(tools, params)
         return mcp.ListToolsResult(tools=[tool_of(tool) for tool in page], next_cursor=cursor)
 
-    async def call_tool(self, ctx: Context, params: mcp.CallToolRequestParams) -> mcp.CallToolResult:
-        """Runs a tool. Only a tool that the path does not offer is a protocol error."""
+    async def call_tool(self, ctx: Context, params: mcp.CallToolRequestParams) -> ToolAnswer:
+        """Runs a tool, or asks its client first. Only a tool that the path does not offer is a protocol error."""
         try:
             seat = self._seat(ctx)
             tool = await self._tool(ctx, seat, params.name)
             if not seat.selection.startswith(AGENT_PREFIX):
                 seat.principal.require(self._catalogue.scopes[tool.name])
             arguments = tool.arguments.model_validate(params.arguments or {})
-            call = self._call(ctx, seat)
-            return result_of(tool, await tool.function(call, arguments), links=call.client.protocol >= _LINKS_SINCE)
+            call = self._call(ctx, seat, params)
+            value = await _while_heard(seat, call, lambda: tool.function(call, arguments))
+            return result_of(tool, value, links=call.client.protocol >= _LINKS_SINCE)
+        except InputNeeded as needed:
+            return needed.result()
         except ValidationError as cause:
             return rendering.tool_error(invalid_fields(cause))
         except AgentsError as error:
@@ -162,7 +170,9 @@ class Door:
         page, cursor = _page(templates, params)
         return mcp.ListResourceTemplatesResult(resource_templates=page, next_cursor=cursor)
 
-    async def read_resource(self, ctx: Context, params: mcp.ReadResourceRequestParams) -> mcp.ReadResourceResult:
+    async def read_resource(
+        self, ctx: Context, params: mcp.ReadResourceRequestParams
+    ) -> mcp.ReadResourceResult | mcp.InputRequiredResult:
         """A resource as JSON. What is not there, not the caller's, or not allowed reads the same."""
         seat = self._seat(ctx)
         uri = str(params.uri)
@@ -170,10 +180,12 @@ class Door:
         if found and self._catalogue.allowed(seat.principal, found[0].template):
             resource, variables = found
             try:
-                body = await resource.read(self._call(ctx, seat), **variables)
+                body = await resource.read(self._call(ctx, seat, params), **variables)
                 text = msgspec.json.encode(body).decode()
                 contents = mcp.TextResourceContents(uri=uri, mime_type="application/json", text=text)
                 return mcp.ReadResourceResult(contents=[contents])
+            except InputNeeded as needed:
+                return needed.result()
             except NotFound:
                 pass
             except AgentsError as error:
@@ -198,7 +210,9 @@ class Door:
         page, cursor = _page(prompts, params)
         return mcp.ListPromptsResult(prompts=page, next_cursor=cursor)
 
-    async def get_prompt(self, ctx: Context, params: mcp.GetPromptRequestParams) -> mcp.GetPromptResult:
+    async def get_prompt(
+        self, ctx: Context, params: mcp.GetPromptRequestParams
+    ) -> mcp.GetPromptResult | mcp.InputRequiredResult:
         """A prompt with its arguments filled in."""
         seat = self._seat(ctx)
         prompt = self._prompts(seat).get(params.name)
@@ -208,7 +222,9 @@ class Door:
         if missing := sorted(set(prompt.arguments) - set(given)):
             raise MCPError(mcp.INVALID_PARAMS, f"Missing arguments: {', '.join(missing)}")
         try:
-            text = await prompt.render(self._call(ctx, seat), given)
+            text = await prompt.render(self._call(ctx, seat, params), given)
+        except InputNeeded as needed:
+            return needed.result()
         except AgentsError as error:
             raise _protocol_error(error) from error
         message = mcp.PromptMessage(role="user", content=mcp.TextContent(type="text", text=text))
@@ -273,7 +289,7 @@ class Door:
             raise MCPError(mcp.INVALID_PARAMS, f"Unknown tool: {name}")
         return tool
 
-    def _call(self, ctx: Context, seat: Seat) -> Call:
+    def _call(self, ctx: Context, seat: Seat, params: Asking | None = None) -> Call:
         meta: dict[str, Any] = dict(ctx.meta or {})
         steps = 0
 
@@ -285,17 +301,39 @@ class Door:
         traceparent = str(meta.get("traceparent", ""))
         depth = meta.get(f"{rendering.META_PREFIX}depth", 0)
         effect_id = meta.get(f"{rendering.META_PREFIX}effect_id", "")
+        way = asking(ctx, params)
         return Call(
             principal=seat.principal,
             space=self._tenancy.of(seat.principal),
             services=self._services,
             report=report if "progressToken" in meta or "progress_token" in meta else None,
+            ask=way.ask if way else None,
+            state=way.state if way else "",
             traceparent=traceparent if trace_id(traceparent) else "",
             depth=depth if isinstance(depth, int) and 0 <= depth < 1000 else 0,
             effect_id=effect_id if isinstance(effect_id, str) and ids.is_id(effect_id, "eff") else "",
             client=client_of(ctx),
             cancelled=partial(_was_cancelled, ctx),
         )
+
+
+async def _while_heard(seat: Seat, call: Call, work: Callable[[], Awaitable[msgspec.Struct]]) -> msgspec.Struct:
+    """Runs a tool for as long as somebody hears its answer.
+
+    In the current era the SDK breaks a call off whose response stream is closed. In the one before it goes on,
+    for a client that comes back for the rest of the stream; here nothing is kept of it, so it is broken off too.
+    """
+    if seat.gone is None or call.client.modern:
+        return await work()
+    async with background() as tasks:
+        tasks.start_soon(_break_off, seat.gone, tasks.cancel_scope)
+        return await work()
+    raise MCPError(mcp.INTERNAL_ERROR, "The response stream was closed")
+
+
+async def _break_off(gone: anyio.Event, scope: anyio.CancelScope) -> None:
+    await gone.wait()
+    scope.cancel()
 
 
 def client_of(ctx: Context) -> Client:

@@ -137,7 +137,7 @@ async def stdio(config: Path | None) -> None:
         tasks.start_soon(house.crew.work, max(1, settings.server.workers))
         with suppress(Conflict):  # there since an earlier start; from now on tokens can be made for it, too
             await house.auth.tenants.create(local.tenant, "Local")
-        server = Door(house.catalogue, house.services, house.tenancy, local).server()
+        server = Door(house, local).server()
         async with stdio_server() as (incoming, outgoing):
             await server.run(incoming, outgoing, server.create_initialization_options())
 

@@ -5,9 +5,9 @@ Built-in plugins and a third party's are made of the same parts and found by the
 speaks the protocol. Nothing here knows MCP's wire types.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict
@@ -56,11 +56,43 @@ class Reporter(Protocol):
     async def __call__(self, message: str) -> None: ...
 
 
+class Form(Struct, frozen=True, kw_only=True):
+    """A question to the person behind a client. `schema` is an object schema of MCP's elicitation subset: flat,
+    of strings, numbers, booleans and enums."""
+
+    message: str
+    schema: dict[str, Any]
+
+
+class Reply(Struct, frozen=True, kw_only=True):
+    """What the person did with a form; `content` is filled in only with `accept`, and is not yet checked."""
+
+    action: Literal["accept", "decline", "cancel"]
+    content: dict[str, Any] = {}
+
+
+class Asker(Protocol):
+    """Asks the person behind the client, whichever era the client is of, and returns a reply per form.
+
+    A client of the handshake era is sent each form and waited for, in the middle of the call. A client of the
+    current era is given the forms as the call's result and makes the same call again with the replies: the
+    tool's function **is left at this point** (by an exception that is not its business) **and called again from
+    its start**. What was replied to before, under the same key, is then returned at once; `call.state` is what
+    was passed as `state` here, and comes back unaltered, or the call is refused: it is sealed, bound to the
+    caller and the call's arguments, and good for ten minutes, on any process of the deployment. So: ask before
+    doing anything that must not be done twice, or keep in `state` where it was left (the id of a run); use the
+    same key for the same question; ask from the task that the function was called in.
+    """
+
+    async def __call__(self, forms: Mapping[str, Form], *, state: str = "") -> dict[str, Reply]: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One call of a tool, resource or prompt: who asks, in which space, of which house.
 
-    `report` is None where the client asked for no progress. `cancelled` says whether the client has cancelled
+    `report` is None where the client asked for no progress, `ask` where it cannot be asked anything. `state` is
+    what the call left behind when it asked last; see `Asker`. `cancelled` says whether the client has cancelled
     the call in so many words; a call that only loses its client ends too, but nobody wanted it to.
     """
 
@@ -68,6 +100,8 @@ class Call:
     space: TenantSpace
     services: Services
     report: Reporter | None
+    ask: Asker | None = None
+    state: str = ""
     traceparent: str = ""
     depth: int = 0
     effect_id: str = ""
