@@ -84,14 +84,15 @@ class Dispatcher:
 
     @asynccontextmanager
     async def execute(
-        self, space: TenantSpace, principal: Principal, order: Order, *, deltas: bool
+        self, space: TenantSpace, principal: Principal, order: Order, *, deltas: bool, joins: str = ""
     ) -> AsyncIterator[tuple[str, "Updates"]]:
         """Accepts a run as `submit` does and follows it from its start: its execution id, and its updates.
 
         A block that is left before the run's end has been seen was a caller that was lost, or that was told to
-        come back: the same call within five minutes joins the run.
+        come back: the same call within five minutes joins the run. `joins` is the run that it goes on with, where
+        it is known that it is the same call.
         """
-        prepared = await self._prepare(space, principal, order, rejoin=True)
+        prepared = await self._prepare(space, principal, order, rejoin=True, joins=joins)
         # Listening begins before there is anything to hear, so that a new run need not be read at all.
         async with self._following(space, prepared.execution_id, empty=prepared.new, deltas=deltas) as updates:
             await self._accept(space, principal, order, prepared)
@@ -109,18 +110,20 @@ class Dispatcher:
         await self._accept(space, principal, order, prepared)
 
     async def _prepare(
-        self, space: TenantSpace, principal: Principal, order: Order, *, rejoin: bool = False
+        self, space: TenantSpace, principal: Principal, order: Order, *, rejoin: bool = False, joins: str = ""
     ) -> _Prepared:
         agent = (await self._agents.get(space, order.agent)).value
         requested = order.requested(agent, principal)
         minted = ids.mint("ex", self._tenancy.clock)
-        if order.idempotency_key:
+        if order.idempotency_key and not joins:
             known = await joining.by_key(space, principal, order, agent, minted)
             self._tenancy.faults.reach("accept:keyed")
             return _Prepared(known, requested, new=known == minted)
         if not rejoin:
             return _Prepared(minted, requested, new=True)
         name = joining.call_name(principal, order, agent)
+        if joins:
+            return _Prepared(joins, requested, new=False, call_name=name)
         known = await joining.undelivered(space, name) or minted
         if known != minted and (run := await self.find(space, known)) and run.status == "cancelled":
             known = minted  # nobody asks again for a run that was called off

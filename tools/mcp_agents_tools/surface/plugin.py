@@ -58,10 +58,12 @@ class Reporter(Protocol):
 
 class Form(Struct, frozen=True, kw_only=True):
     """A question to the person behind a client. `schema` is an object schema of MCP's elicitation subset: flat,
-    of strings, numbers, booleans and enums."""
+    of strings, numbers, booleans and enums. With `url` the person is sent to that page, and what they do there is
+    not in the reply."""
 
     message: str
     schema: dict[str, Any]
+    url: str = ""
 
 
 class Reply(Struct, frozen=True, kw_only=True):
@@ -79,7 +81,7 @@ class Asker(Protocol):
     tool's function **is left at this point** (by an exception that is not its business) **and called again from
     its start**. What was replied to before, under the same key, is then returned at once; `call.state` is what
     was passed as `state` here, and comes back unaltered, or the call is refused: it is sealed, bound to the
-    caller and the call's arguments, and good for ten minutes, on any process of the deployment. So: ask before
+    caller and the call's arguments, and good for a day, on any process of the deployment. So: ask before
     doing anything that must not be done twice, or keep in `state` where it was left (the id of a run); use the
     same key for the same question; ask from the task that the function was called in.
     """
