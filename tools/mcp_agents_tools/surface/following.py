@@ -143,7 +143,8 @@ class _Teller:
                     self._text = self._text[: update.offset] + update.text
                     await self._say(now=False)
             case entries:
-                if any([self._takes_in(entry) for entry in entries]):
+                news = [self._takes_in(entry) for entry in entries]
+                if any(news):
                     await self._say(now=True)
 
     async def keep_alive(self) -> None:
