@@ -136,7 +136,7 @@ async def test_a_call_is_cancelled(house: Workshop, era: str, progress: bool, as
 
 
 async def test_a_question_is_asked(house: Workshop, era: str, progress: bool, asks: bool) -> None:
-    """A client that shows questions has it answered within the call; another is told what is asked, and how to answer."""
+    """A client that shows questions has it answered within the call; another is told what it is and how to answer."""
     run, heard = await house.run("asking"), Heard() if progress else None
     asked = Asked() if asks else None
     async with house.client(era, asked=asked) as client:
