@@ -360,7 +360,7 @@ def _fields(draft: AgentDraft) -> dict[str, Any]:
         **fields,
         "limits": Limits(**draft.limits.model_dump()),
         "routing": Routing(**draft.routing.model_dump()),
-        "policy": Policy(**draft.policy.model_dump()),
+        "policy": msgspec.convert(draft.policy.model_dump(), Policy),
     }
 
 

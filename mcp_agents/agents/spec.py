@@ -16,6 +16,8 @@ from mcp_agents.kernel.routing import Routing, Strategy
 Label = Annotated[str, Field(min_length=1, max_length=64)]
 UnknownEffects = Literal["tell_model", "ask_person", "verify"]
 """What is done about a call that may or may not have happened."""
+Annotation = Literal["destructive", "not_read_only", "open_world"]
+"""What a tool server says of a tool, as a rule about approvals reads it."""
 
 AGENT_BINDING = "agent:"
 """Begins a binding to another agent; what follows is its id, or on the way in its name."""
@@ -56,6 +58,43 @@ class AgentRouting(BaseModel):
     task_type: str = Field("", max_length=64, description="The task to choose a model for.")
 
 
+class AgentApproval(BaseModel):
+    """A rule about calls for which a person is asked first. What is absent fits every call."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tool: str = Field(
+        "",
+        max_length=200,
+        description="The tool as it is bound, or a pattern: `bank/transfer`, `bank/*`, `*/delete_*`, `agent:*`.",
+    )
+    annotation: Annotation | None = Field(
+        None,
+        description="Only tools that are destructive, not read-only, or reach the open world. What a server says of "
+        "its tools counts only where it was added with trust_annotations; else they are all three.",
+    )
+    label: str = Field("", max_length=64, description="Only agents, as tools, that have this tag.")
+    argument: str = Field(
+        "",
+        max_length=200,
+        pattern=r"^([^.\s]+(\.[^.\s]+)*)?$",
+        description="The path of an argument whose amount counts: `amount`, `order.total`, `lines.*.price`.",
+    )
+    above: float | None = Field(
+        None, allow_inf_nan=False, description="Only calls whose amount is above this, or is no number."
+    )
+    approve: Literal["always", "never"] = Field("always", description="Whether a person is asked, or nobody.")
+    by: Literal["any", "other"] = Field(
+        "any", description="Who may decide: anybody with the right, or only somebody other than who asked for the run."
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> "AgentApproval":
+        if bool(self.argument) != (self.above is not None):
+            raise ValueError("argument and above belong together")
+        return self
+
+
 class AgentPolicy(BaseModel):
     """What a run does where the house leaves a choice."""
 
@@ -68,6 +107,12 @@ class AgentPolicy(BaseModel):
     )
     verify_tool: str = Field(
         "", max_length=200, description="For `verify`: the `server/tool` that finds out; one the agent is bound to."
+    )
+    approvals: tuple[AgentApproval, ...] = Field(
+        (), max_length=50, description="Which calls a person approves first. The first rule that fits a call counts."
+    )
+    approval_seconds: int = Field(
+        86_400, ge=1, le=30 * 86_400, description="How long a person has to answer; then the agent goes on without."
     )
 
 
@@ -130,11 +175,30 @@ class Limits(Struct, frozen=True, kw_only=True):
     max_children: int = 20
 
 
+class ApprovalRule(Struct, frozen=True, kw_only=True):
+    """`AgentApproval` as stored."""
+
+    tool: str = ""
+    annotation: Annotation | None = None
+    label: str = ""
+    argument: str = ""
+    above: float | None = None
+    approve: Literal["always", "never"] = "always"
+    by: Literal["any", "other"] = "any"
+
+
 class Policy(Struct, frozen=True, kw_only=True):
     """`AgentPolicy` as stored."""
 
     unknown_effects: UnknownEffects = "tell_model"
     verify_tool: str = ""
+    approvals: tuple[ApprovalRule, ...] = ()
+    approval_seconds: int = 86_400
+
+    @property
+    def asks_persons(self) -> bool:
+        """Whether there are people who decide for this agent."""
+        return self.unknown_effects == "ask_person" or any(rule.approve == "always" for rule in self.approvals)
 
 
 class Agent(Struct, frozen=True, kw_only=True):

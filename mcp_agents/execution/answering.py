@@ -8,10 +8,11 @@ import secrets
 from typing import Any
 
 from mcp_agents.agents.schema import violations
+from mcp_agents.execution.approvals import Approvals
 from mcp_agents.execution.posting import Post
 from mcp_agents.execution.questions import Answer, Question
+from mcp_agents.execution.register import Register
 from mcp_agents.execution.run import ExecutionView, Run
-from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Conflict, Denied, Invalid, NotFound
 from mcp_agents.kernel.events import ApprovalDecided, InputReceived
 from mcp_agents.kernel.principal import Principal
@@ -26,8 +27,8 @@ OWN = "executions:run"
 class Questions:
     """Questions of any tenant's runs, always through the answering person's `TenantSpace`."""
 
-    def __init__(self, post: Post, clock: Clock) -> None:
-        self._post, self._clock = post, clock
+    def __init__(self, post: Post, approvals: Approvals, register: Register) -> None:
+        self._post, self._approvals, self._register = post, approvals, register
 
     async def answer(
         self, space: TenantSpace, principal: Principal, execution_id: str, question_id: str, answer: Answer
@@ -35,19 +36,36 @@ class Questions:
         """Answers one question; `question_id` may be empty where the run asks one only. Returns the run after it.
 
         Raises `NotFound` (`EXECUTION_UNKNOWN`, `QUESTION_UNKNOWN`), `Denied`, `Invalid` (`ANSWER_INVALID`), and
-        `Conflict` (`QUESTION_ANSWERED`, `QUESTION_EXPIRED`, `QUESTION_AMBIGUOUS`, `EXECUTION_NOT_WAITING`).
+        `Conflict` (`QUESTION_ANSWERED`, `QUESTION_EXPIRED`, `APPROVAL_EXPIRED`, `APPROVAL_VOID`,
+        `QUESTION_AMBIGUOUS`, `EXECUTION_NOT_WAITING`).
         """
         run = await self._post.run(space, execution_id)
         question = _still(run, question_id or _only(run))
-        if question.over(self._clock.now()):
-            raise Conflict("QUESTION_EXPIRED", "The time for this answer is over.", "Look at the run.")
         _may(principal, run, question)
+        await self._refuse_too_late(space, run, question)
         if answer.action == "cancel":
             return run.view()
         event = _event(question, principal, answer)
         run = await self._post.put(space, execution_id, event, lambda run: _still(run, question.id))
+        self._post.faults.reach("answer:stored")
         await self._post.wake(space, run, f"told.{question.id}")
+        await self._register.sync(space, run)
         return run.view()
+
+    async def _refuse_too_late(self, space: TenantSpace, run: Run, question: Question) -> None:
+        """Raises `Conflict` when there is nothing to decide any more; the run is woken to say so in its log."""
+        over = question.over(self._approvals.clock.now())
+        approval = question.kind == "approval"
+        if not over and (not approval or await self._approvals.holds(space, run, run.posed[question.id].call)):
+            return
+        await self._post.wake(space, run, f"late.{question.id}")
+        if not over:
+            raise Conflict(
+                "APPROVAL_VOID", "What was to be approved has changed since it was asked.", "Look at the run."
+            )
+        if approval:
+            raise Conflict("APPROVAL_EXPIRED", "The time to decide this is over.", "Look at the run.")
+        raise Conflict("QUESTION_EXPIRED", "The time for this answer is over.", "Look at the run.")
 
 
 def _only(run: Run) -> str:
@@ -66,7 +84,7 @@ def _only(run: Run) -> str:
 
 def _still(run: Run, question_id: str) -> Question:
     """The question, as long as it is open. Raises `NotFound`, `Conflict`."""
-    if question_id not in run.asked:
+    if question_id not in run.posed:
         raise NotFound("QUESTION_UNKNOWN", "The run asks no such question.", "Look at `questions` with execution_get.")
     question = next((each for each in run.questions() if each.id == question_id), None)
     if question is None:
@@ -87,6 +105,8 @@ def _may(principal: Principal, run: Run, question: Question) -> None:
         principal.require(OWN)
         return
     principal.require(DECIDE)
+    if principal.actors:
+        raise Denied("APPROVAL_NEEDS_PERSON", "An agent cannot decide this.", "Ask a person who may decide approvals.")
     if question.by == "other" and principal.subject == caller:
         raise Denied(
             "APPROVAL_NEEDS_OTHER",

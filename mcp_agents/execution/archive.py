@@ -18,6 +18,7 @@ import anyio
 from msgspec import Struct
 
 from mcp_agents.execution import endings, history
+from mcp_agents.execution.register import Register
 from mcp_agents.execution.run import Run, Status
 from mcp_agents.execution.spending import Spending
 from mcp_agents.kernel import ids
@@ -99,15 +100,16 @@ class _Due(NamedTuple):
 class Archive:
     """Runs that have ended, of any tenant, always through their `TenantSpace`."""
 
-    def __init__(self, tenancy: Tenancy, spending: Spending, *, keep_days: int = 0) -> None:
+    def __init__(self, tenancy: Tenancy, spending: Spending, register: Register, *, keep_days: int = 0) -> None:
         """`keep_days`: sealed runs older than this are erased by `work`; 0 keeps them."""
-        self._tenancy, self._spending, self._keep_days = tenancy, spending, keep_days
+        self._tenancy, self._spending, self._register, self._keep_days = tenancy, spending, register, keep_days
         self._due: deque[_Due] = deque()
 
     async def ended(self, space: TenantSpace, run: Run) -> None:
-        """What a run's end sets off: its budgets, its parent, the dead letters. May be repeated."""
+        """What a run's end sets off: its budgets, its parent, its questions, the dead letters. May be repeated."""
         await self._spending.settle_up(space, run)
         await endings.wake_parent(space, run)
+        await self._register.sync(space, run)
         await endings.keep_dead_letter(space, run)
         self._due.append(_Due(self._tenancy.clock.monotonic() + SEAL_AFTER_SECONDS, space, run.execution_id))
 

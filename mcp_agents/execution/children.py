@@ -58,7 +58,15 @@ class Children:
                 continue
             name = f"{_PREFIX}{agent.name}"[:64]
             description = agent.description or f"The agent {agent.name}."
-            found[name] = Tool(name=name, description=description, parameters=_PARAMETERS, repeatable=True), agent
+            tool = Tool(
+                name=name,
+                description=description,
+                parameters=_PARAMETERS,
+                repeatable=True,
+                origin=f"{BINDING}{agent.name}",
+                labels=agent.tags,
+            )
+            found[name] = tool, agent
         return found
 
     async def start(self, recorder: Recorder, call: Call, agent: Agent | None, share: int) -> AnyEvent | None:
@@ -104,12 +112,14 @@ class Children:
                 structured=child.structured,
                 tool_ms=spent,
                 spent=child.spent,
+                asked_seconds=child.asked_seconds,
             )
         said = child.problem.public if child.problem else "It was cancelled."
         return msgspec.structs.replace(
             _failed(call, code="AGENT_FAILED", message=f"The agent's run {call.child} ended {child.status}. {said}"),
             tool_ms=spent,
             spent=child.spent,
+            asked_seconds=child.asked_seconds,
         )
 
 

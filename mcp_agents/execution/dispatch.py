@@ -20,6 +20,7 @@ from mcp_agents.execution import endings, joining
 from mcp_agents.execution.attention import Attention
 from mcp_agents.execution.orders import Order
 from mcp_agents.execution.recorder import Recorder
+from mcp_agents.execution.register import Register
 from mcp_agents.execution.run import ExecutionView, Run
 from mcp_agents.execution.signals import CONTROL, DELTA, Cancel, Delta, decode_delta, encode
 from mcp_agents.execution.station import Hand, Station
@@ -66,9 +67,10 @@ class Dispatcher:
         station: Station,
         slots: Slots,
         quotas: Quotas,
+        register: Register,
         attention: Attention,
     ) -> None:
-        self._tenancy, self._agents, self._attention = tenancy, agents, attention
+        self._tenancy, self._agents, self._register, self._attention = tenancy, agents, register, attention
         self._station, self._slots, self._quotas = station, slots, quotas
         self._full_until: dict[tuple[str, ...], float] = {}
 
@@ -266,6 +268,7 @@ class Dispatcher:
             run = await self._known(space, execution_id)
             if run.finished:
                 await self._cancel_children(space, by, run)
+                await self._register.sync(space, run)
                 return run
             execution = space.log(execution_id)
             tip, entries = await execution.read()

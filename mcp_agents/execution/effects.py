@@ -18,7 +18,12 @@ from mcp_agents.kernel.toolset import Outcome, Returned, Tool
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
+REPEATED: Final = "An earlier call with the same arguments may have taken effect."
 LOST: Final = "its worker was lost after the call was claimed"
+
+APPROVAL_EXPIRED: Final = "APPROVAL_EXPIRED"
+APPROVAL_VOID: Final = "APPROVAL_VOID"
+QUESTION_EXPIRED: Final = "QUESTION_EXPIRED"
 
 
 def digest(call: ToolCall) -> str:
@@ -26,18 +31,18 @@ def digest(call: ToolCall) -> str:
     return sha256(call.tool.encode() + b"\0" + _encode(call.arguments)).hexdigest()[:32]
 
 
-def objection(call: ToolCall, offered: dict[str, Tool], forbidden: frozenset[str]) -> tuple[str, str] | None:
-    """Why a call must not be sent, as code and message for the model; None when it may."""
+def objection(call: ToolCall, offered: dict[str, Tool], refused: frozenset[str]) -> tuple[str, str] | None:
+    """Why a call must not be sent, whoever would approve it, as code and message for the model; None when it may.
+
+    `refused` are the digests of calls that a person has refused in this run.
+    """
     if call.tool not in offered:
         names = ", ".join(sorted(offered)) or "none"
         return "TOOL_NOT_OFFERED", f"There is no tool {call.tool}. Offered: {names}."
     if call.malformed:
         return "ARGUMENTS_MALFORMED", f"The arguments are not a JSON object: {call.malformed[:500]}"
-    if digest(call) in forbidden:
-        return (
-            "TOOL_UNKNOWN",
-            "An earlier call with the same arguments may have taken effect; it is not repeated in this run.",
-        )
+    if digest(call) in refused:
+        return "APPROVAL_REFUSED", "A person has refused this call with these arguments; they are not asked again."
     return None
 
 
@@ -56,6 +61,26 @@ def asked(call: Call) -> AnyEvent:
     return InputRequested(
         effect_id=call.effect_id,
         question=f"Did the call of {call.call.tool} take effect? Its answer was lost.",
+    )
+
+
+def expired(call: Call) -> AnyEvent:
+    """What is recorded when nobody answered in time; the model is told, and goes on."""
+    if call.question and call.question.kind == "approval":
+        return ToolFailed(
+            call_id=call.call.call_id,
+            code="APPROVAL_EXPIRED",
+            message="Nobody decided in time whether this call may be made. It was not made.",
+        )
+    return ToolFailed(call_id=call.call.call_id, code="QUESTION_EXPIRED", message="Nobody answered in time.")
+
+
+def void(call: Call) -> AnyEvent:
+    """What is recorded when an approval does not hold for what would be sent now."""
+    return ToolFailed(
+        call_id=call.call.call_id,
+        code="APPROVAL_VOID",
+        message="What was to be approved has changed since, so this call was not made. Call it again if needed.",
     )
 
 

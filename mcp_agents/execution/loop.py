@@ -3,9 +3,10 @@
 Everything it decides it records through a `Recorder` before acting on it, and everything it knows comes from
 the folded log, so it can be entered again at any point. It answers nobody: who wants to see a run follows its
 log. Above: the worker. Beside it: `turns` asks the model, `effects` says what may be sent and what is unknown,
-`children` runs agents as tools.
+`children` runs agents as tools, `approvals` says which calls come before a person first.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,10 +14,13 @@ import anyio
 
 from mcp_agents.agents.spec import Agent
 from mcp_agents.execution import effects, limits
+from mcp_agents.execution.approvals import Approvals
 from mcp_agents.execution.children import Children, child_id
 from mcp_agents.execution.limits import Limits
+from mcp_agents.execution.questions import Question
 from mcp_agents.execution.recorder import Recorder
-from mcp_agents.execution.run import Call
+from mcp_agents.execution.register import Register
+from mcp_agents.execution.run import Call, Run
 from mcp_agents.execution.turns import Answered, Asker
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.clock import Clock
@@ -56,9 +60,18 @@ class _Hands:
 class Loop:
     """Advances runs until they have ended or wait. Holds no state of any run."""
 
-    def __init__(self, asker: Asker, toolsets: Toolsets, children: Children, clock: Clock, faults: Faults) -> None:
+    def __init__(
+        self,
+        asker: Asker,
+        toolsets: Toolsets,
+        children: Children,
+        approvals: Approvals,
+        register: Register,
+        faults: Faults,
+    ) -> None:
         self._asker, self._toolsets, self._children = asker, toolsets, children
-        self._clock, self._faults = clock, faults
+        self._approvals, self._register, self._faults = approvals, register, faults
+        self._clock: Clock = approvals.clock
 
     async def advance(self, recorder: Recorder) -> None:
         """Runs until a final event is recorded, or the run waits for somebody else.
@@ -66,6 +79,8 @@ class Loop:
         Lets `Fenced` and an unavailable store through, nothing else.
         """
         run = recorder.run
+        with suppress(AgentsError):  # what cannot be read is met again below; what can, says how long people took
+            await self._take_in(recorder)
         remaining = (limits.deadline(run) - self._clock.now()).total_seconds()
         with anyio.move_on_after(max(0.0, remaining)) as limit:
             await self._until_still(recorder)
@@ -104,26 +119,34 @@ class Loop:
         answered = await self._asker.ask(recorder, tuple(hands.offered.values()))
         calls = answered.calls
         if not calls:
-            await self._asker.record(recorder, answered, self._asker.conclusion(run, answered))
+            await self._asker.record(recorder, answered, lambda: self._conclusion(run, answered))
             return
         children = sum(1 for call in calls if call.tool in hands.agents)
         if over := limits.over(run, Limits.of(run), len(calls), children):
-            await self._asker.record(recorder, answered, [Failed(problem=Problem.of(over))])
+            await self._asker.record(recorder, answered, lambda: [Failed(problem=Problem.of(over))])
             return
-        await self._asker.record(recorder, answered, self._claims(recorder, hands, answered))
-        await self._call_all(recorder, hands, run.open_calls())
-        await self._wait_or_go_on(recorder)
+        opened = [await self._opened(recorder, hands, call) for call in calls]
+        await self._asker.record(recorder, answered, lambda: opened)
+        await self._register.sync(recorder.space, run)
+        await self._call_all(recorder, hands, [call for call in run.open_calls() if call.state == "claimed"])
+        await self._carry_on(recorder, hands)
 
-    def _claims(self, recorder: Recorder, hands: _Hands, answered: Answered) -> list[AnyEvent]:
-        """A claim for every call that may be sent, and the refusal of every other."""
-        events: list[AnyEvent] = []
-        forbidden = recorder.run.forbidden_digests()
-        for call in answered.calls:
-            if no := effects.objection(call, hands.offered, forbidden):
-                events.append(ToolFailed(call_id=call.call_id, code=no[0], message=no[1]))
-            else:
-                events.append(self._claim(call, hands))
-        return events
+    def _conclusion(self, run: Run, answered: Answered) -> list[AnyEvent]:
+        """The end, unless somebody steered the run while the model answered: then it has another turn."""
+        if len(run.steered) == answered.event.heard:
+            return self._asker.conclusion(run, answered)
+        over = limits.over(run, Limits.of(run), 0, 0)
+        return [Failed(problem=Problem.of(over))] if over else []
+
+    async def _opened(self, recorder: Recorder, hands: _Hands, call: ToolCall) -> AnyEvent:
+        """What a call of the model begins with: its claim, its refusal, or what a person is asked."""
+        run = recorder.run
+        if no := effects.objection(call, hands.offered, run.refused_digests()):
+            return ToolFailed(call_id=call.call_id, code=no[0], message=no[1])
+        tool = hands.offered[call.tool]
+        if tool.asks:
+            return self._approvals.question(run, call)
+        return await self._approvals.wanted(recorder.space, run, call, tool) or self._claim(call, hands)
 
     def _claim(self, call: ToolCall, hands: _Hands) -> ToolClaimed:
         effect_id = ids.mint("eff", self._clock)
@@ -142,7 +165,7 @@ class Loop:
         again: list[Call] = []
         recovery: list[AnyEvent] = []
         for call in run.open_calls():
-            if call.asked:
+            if call.state != "claimed" or call.asked:
                 continue
             if call.child:
                 again.append(call)  # joins the run that was started, if it was
@@ -155,7 +178,7 @@ class Loop:
             await recorder.record(recovery)
         if again:
             await self._call_all(recorder, hands, again)
-        await self._wait_or_go_on(recorder)
+        await self._carry_on(recorder, hands)
 
     async def _settled_by_policy(self, recorder: Recorder, hands: _Hands, call: Call, reason: str) -> list[AnyEvent]:
         """What the agent's policy makes of a call that may have happened."""
@@ -220,18 +243,51 @@ class Loop:
         self._faults.reach("tool:answered")
         return outcome
 
-    async def _wait_or_go_on(self, recorder: Recorder) -> None:
-        """Takes in the ends of the runs it started; waits for those that have not ended, and for people."""
+    async def _carry_on(self, recorder: Recorder, hands: _Hands) -> None:
+        """Sends what people approved and takes in the ends of the runs it started, until every call has its end or
+        the run waits: for runs that have not ended, and for people."""
         run = recorder.run
-        await self._take_in(recorder)
-        if not run.open_calls():
-            return
+        while run.open_calls() and run.status != "waiting":
+            if approved := await self._decided(recorder, hands):
+                await self._call_all(recorder, hands, approved)
+                continue
+            await self._take_in(recorder)
+            if run.open_calls():
+                await self._register.sync(recorder.space, run)
+                await self._hand_off(recorder)
+
+    async def _decided(self, recorder: Recorder, hands: _Hands) -> list[Call]:
+        """Claims what may be sent now, and ends what may not be approved any more; returns what was claimed."""
+        run, now = recorder.run, self._clock.now()
+        found: list[tuple[Call, Question | None, AnyEvent]] = []
+        for call in run.open_calls():
+            asked = call.asked
+            if asked and asked.over(now):
+                found.append((call, asked, effects.expired(call)))
+            elif (call.due or (asked and asked.kind == "approval")) and not await self._holds(recorder, hands, call):
+                found.append((call, asked, effects.void(call)))
+            elif call.due:
+                found.append((call, asked, self._claim(call.call, hands)))
+        if found:  # what a person said meanwhile counts before what was found here
+            await recorder.record(lambda: [event for call, asked, event in found if _unchanged(call, asked)])
+            await self._register.sync(recorder.space, run)
+        claimed = {event.effect_id for _, _, event in found if isinstance(event, ToolClaimed)}
+        return [call for call in run.open_calls() if call.effect_id in claimed]
+
+    async def _holds(self, recorder: Recorder, hands: _Hands, call: Call) -> bool:
+        return call.call.tool in hands.offered and await self._approvals.holds(recorder.space, recorder.run, call)
+
+    async def _hand_off(self, recorder: Recorder) -> None:
+        """Says that the run waits, unless a person has just said something."""
+        run = recorder.run
         started = [call for call in run.open_calls() if call.child]
-        await recorder.record([HandedOff(to=tuple(call.child for call in started))])
+        waits = HandedOff(to=tuple(call.child for call in started))
+        await recorder.record(
+            lambda: [] if not run.open_calls() or any(call.due for call in run.open_calls()) else [waits]
+        )
         # One may have ended before it could know that somebody waits; the job it sent would have been dropped.
-        if ends := await self._ends_of(recorder, started):
+        if run.status == "waiting" and (ends := await self._ends_of(recorder, started)):
             await recorder.record([Started(worker=run.worker, attempt=run.attempts, job=run.job), *ends])
-            await self._wait_or_go_on(recorder)
 
     async def _take_in(self, recorder: Recorder) -> None:
         started = [call for call in recorder.run.open_calls() if call.child]
@@ -241,6 +297,10 @@ class Loop:
     async def _ends_of(self, recorder: Recorder, started: list[Call]) -> list[AnyEvent]:
         found = [await self._children.end(recorder.space, call) for call in started]
         return [end for end in found if end is not None]
+
+
+def _unchanged(call: Call, asked: Question | None) -> bool:
+    return not call.ended and call.asked is asked
 
 
 def _bound(binding: str, offered: dict[str, Tool]) -> str:

@@ -1,9 +1,10 @@
 """Finds what a lost process left behind, and sets it going again.
 
-Three things can be left: a run that was accepted and never queued; a run that a process had begun without a
-job and whose lease has ended; a run that waits for another one whose end could not be told. JetStream brings
-back what had a job. All of it is found in the live logs, which are read only when a lease was seen to end, at
-the start, and now and then. What is queued twice is dropped by its worker.
+Four things can be left: a run that was accepted and never queued; a run that a process had begun without a
+job and whose lease has ended; a run that waits for another one whose end could not be told, or for a person who
+has answered, or whose time to answer is over; a question that is not listed. JetStream brings back what had a
+job. All of it is found in the live logs, which are read only when a lease was seen to end, at the start, and now
+and then. What is queued twice is dropped by its worker.
 """
 
 import logging
@@ -13,6 +14,7 @@ from typing import Final
 import anyio
 
 from mcp_agents.execution.archive import Archive
+from mcp_agents.execution.register import Register
 from mcp_agents.execution.run import GIVEN_BACK, Run
 from mcp_agents.execution.station import Station
 from mcp_agents.kernel.errors import AgentsError, Fenced
@@ -32,8 +34,8 @@ _ERASE_SECONDS: Final = 3600.0
 class Recovery:
     """One per process; several do no harm."""
 
-    def __init__(self, tenancy: Tenancy, station: Station, archive: Archive) -> None:
-        self._tenancy, self._station, self._archive = tenancy, station, archive
+    def __init__(self, tenancy: Tenancy, station: Station, archive: Archive, register: Register) -> None:
+        self._tenancy, self._station, self._archive, self._register = tenancy, station, archive, register
         self._living: frozenset[str] = frozenset()
         self._missing: frozenset[str] = frozenset()
 
@@ -112,6 +114,7 @@ class Recovery:
             case "running":
                 due = not only_pending and run.job == 0 and run.worker not in living
             case "waiting":
+                await self._register.sync(space, run)
                 due = not only_pending and await self._can_go_on(space, run)
             case _:
                 if not only_pending:
@@ -128,6 +131,9 @@ class Recovery:
 
     async def _can_go_on(self, space: TenantSpace, run: Run) -> bool:
         """Whether something that a waiting run waits for has happened."""
+        now = self._tenancy.clock.now()
+        if any(question.over(now) for question in run.questions()) or any(call.due for call in run.open_calls()):
+            return True
         for call in run.open_calls():
             if not call.child:
                 continue

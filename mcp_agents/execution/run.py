@@ -6,7 +6,7 @@ a restart is the same fold of a fuller log.
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Literal, assert_never
+from typing import Any, Final, Literal, NamedTuple, assert_never
 
 import msgspec
 from msgspec import Struct
@@ -155,6 +155,24 @@ class Call:
         return None if self.ended or self.approved else self.question
 
 
+class Told(NamedTuple):
+    """What a person said to a question, who it was, and why."""
+
+    outcome: Literal["approved", "refused", "answered", "declined"]
+    by: str
+    reason: str
+    at: datetime
+
+
+@dataclass(slots=True)
+class Posed:
+    """A question of a run, the call it is about, and what a person said, if anybody did."""
+
+    question: Question
+    call: Call
+    told: Told | None = None
+
+
 @dataclass(slots=True)
 class _Turn:
     text: str
@@ -187,7 +205,7 @@ class Run:
     waiting_for: tuple[str, ...] = ()
     waiting_since: datetime | None = None
     asked_seconds: float = 0.0
-    asked: dict[str, Call] = field(default_factory=dict)
+    posed: dict[str, Posed] = field(default_factory=dict)
     steered: list[Steered] = field(default_factory=list)
     model_ms: int = 0
     tools_ms: int = 0
@@ -234,7 +252,7 @@ class Run:
             case ApprovalRequested() | InputRequested():
                 self._asks(event)
             case ApprovalDecided() | InputReceived():
-                self._told(event)
+                self._takes(event, entry.at)
             case Steered():
                 self.steered.append(event)
             case ToolClaimed() | ToolDone() | ToolFailed() | ToolUnknown():
@@ -280,9 +298,11 @@ class Run:
                 call.digest, call.repeatable = event.digest, event.repeatable
             case ToolDone():
                 self.children_spent += event.spent
+                self.asked_seconds += event.asked_seconds
                 self._end(self._by_effect(event.effect_id), "done", event.text, event.tool_ms)
             case ToolFailed():
                 self.children_spent += event.spent
+                self.asked_seconds += event.asked_seconds
                 call = self._by_effect(event.effect_id) if event.effect_id else self._by_call_id(event.call_id)
                 self._end(call, "failed", f"{event.code}: {event.message}", event.tool_ms)
             case ToolUnknown():
@@ -322,21 +342,21 @@ class Run:
                     expires_at=event.expires_at,
                 )
         call.approved = False
-        self.asked[call.question.id] = call
+        self.posed[call.question.id] = Posed(call.question, call)
 
-    def _told(self, event: ApprovalDecided | InputReceived) -> None:
+    def _takes(self, event: ApprovalDecided | InputReceived, at: datetime) -> None:
         match event:
-            case ApprovalDecided():
-                call = self.asked[event.approval_id]
-                call.approved = event.approved
-                if not event.approved:
-                    self._end(call, "failed", _REFUSED.format(event.reason).rstrip(), 0)
-                answered = event.approval_id
-            case InputReceived():
-                call = self.asked[event.effect_id]
-                self._answer(call, event)
-                answered = event.effect_id
-        self.waiting_for = tuple(each for each in self.waiting_for if each != answered)
+            case ApprovalDecided(approval_id=asked, approved=approved):
+                posed = self.posed[asked]
+                posed.call.approved = approved
+                if not approved:
+                    self._end(posed.call, "failed", _REFUSED.format(event.reason).rstrip(), 0)
+                posed.told = Told("approved" if approved else "refused", event.by, event.reason, at)
+            case InputReceived(effect_id=asked):
+                posed = self.posed[asked]
+                self._answer(posed.call, event)
+                posed.told = Told("declined" if event.declined else "answered", event.by, "", at)
+        self.waiting_for = tuple(each for each in self.waiting_for if each != asked)
 
     def _answer(self, call: Call, event: InputReceived) -> None:
         if call.question and call.question.kind == "question":
@@ -393,8 +413,13 @@ class Run:
         return len(self.purchases) + 1
 
     def forbidden_digests(self) -> frozenset[str]:
-        """Digests of calls whose end is unknown: refused for the rest of the run."""
+        """Digests of calls whose end is unknown: refused for the rest of the run unless a person approves."""
         return frozenset(call.digest for turn in self.turns for call in turn.calls if call.state == "unknown")
+
+    def refused_digests(self) -> frozenset[str]:
+        """Digests of calls that a person refused: nobody is asked about them again in this run."""
+        told = ((posed, posed.told) for posed in self.posed.values() if posed.told)
+        return frozenset(posed.call.digest for posed, said in told if said.outcome == "refused")
 
     def tool_call_count(self) -> int:
         """Tool calls asked for so far."""

@@ -5,6 +5,7 @@ model and why, what was tried again, what it cost. Above: the loop. Below: the m
 """
 
 import logging
+from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -70,7 +71,7 @@ class Asker:
     async def ask(self, recorder: Recorder, tools: tuple[Tool, ...]) -> Answered:
         """One model call; its deltas go out as they come. Raises what ends the run: no model, no budget, no answer."""
         run, space = recorder.run, recorder.space
-        demand = self._demand(run, tools)
+        demand, heard = self._demand(run, tools), len(run.steered)
         choice = await self._models.choose(space, demand)
         limit = Limits.of(run)
         worst = limits.worst_case(run, demand.messages, demand.tools, choice.worst)
@@ -97,17 +98,18 @@ class Asker:
             cost_micro_usd=answer.cost_micro_usd,
             model_ms=model_ms,
             dropped=answer.answer.dropped,
+            heard=heard,
         )
         return Answered(before, event, bool(reserved))
 
-    async def record(self, recorder: Recorder, answered: Answered, rest: list[AnyEvent]) -> None:
-        """Records an answer with what follows from it, then settles what was reserved for it."""
+    async def record(self, recorder: Recorder, answered: Answered, rest: Callable[[], Iterable[AnyEvent]]) -> None:
+        """Records an answer with what follows from it when it is recorded, then settles what was reserved for it."""
         event, run = answered.event, recorder.run
         settled: list[AnyEvent] = []
         if answered.reserved:
             cost, tokens = event.cost_micro_usd, event.usage.total
             settled = [BudgetSettled(call=run.next_purchase, micro_usd=cost, tokens=tokens)]
-        await recorder.record([*answered.before, event, *settled, *rest])
+        await recorder.record(lambda: [*answered.before, event, *settled, *rest()])
         if answered.reserved:
             try:
                 warnings = await self._spending.settle(recorder.space, run)

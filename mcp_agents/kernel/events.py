@@ -268,13 +268,15 @@ class Steered(Event, frozen=True, kw_only=True, tag="steered"):
 
 
 class ToolDone(Event, frozen=True, kw_only=True, tag="tool_done"):
-    """The tool answered; `text` is what the model is told. `spent` is what a run started as a tool cost."""
+    """The tool answered; `text` is what the model is told. `spent` is what a run started as a tool cost,
+    `asked_seconds` how long it waited for people."""
 
     effect_id: str
     text: str
     structured: Any = None
     tool_ms: int = 0
     spent: Spend = Spend()
+    asked_seconds: float = 0.0
 
 
 class ToolFailed(Event, frozen=True, kw_only=True, tag="tool_failed"):
@@ -289,6 +291,7 @@ class ToolFailed(Event, frozen=True, kw_only=True, tag="tool_failed"):
     effect_id: str = ""
     tool_ms: int = 0
     spent: Spend = Spend()
+    asked_seconds: float = 0.0
 
 
 class ToolUnknown(Event, frozen=True, kw_only=True, tag="tool_unknown"):

@@ -68,6 +68,8 @@ class UpstreamTool:
     read_only: bool
     idempotent: bool
     fingerprint: str
+    destructive: bool = True
+    open_world: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,16 +14,24 @@ from mcp_agents.kernel.tenancy import TenantSpace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """A tool under its model-facing name (`server__tool`).
+    """A tool under its model-facing name (`server__tool`); `origin` is its name in bindings (`server/tool`).
 
     `repeatable`: a call that may have happened can be sent again, because a trusted annotation says
-    that it only reads or is idempotent.
+    that it only reads or is idempotent. `read_only`, `destructive` and `open_world` are trusted annotations
+    too; without them the worst holds. `labels` are an agent's tags, where the tool is one. `asks`: a call is a
+    question to a person, and is never sent.
     """
 
     name: str
     description: str
     parameters: dict[str, Any]
     repeatable: bool = False
+    origin: str = ""
+    read_only: bool = False
+    destructive: bool = True
+    open_world: bool = True
+    labels: tuple[str, ...] = ()
+    asks: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

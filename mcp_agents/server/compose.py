@@ -36,6 +36,7 @@ from mcp_agents.agents.catalog import AgentCatalog, Checks
 from mcp_agents.agents.state import AgentStates
 from mcp_agents.execution.abandonment import Abandonment
 from mcp_agents.execution.answering import Questions
+from mcp_agents.execution.approvals import Approvals
 from mcp_agents.execution.archive import Archive
 from mcp_agents.execution.attention import Attention
 from mcp_agents.execution.children import Children
@@ -45,6 +46,7 @@ from mcp_agents.execution.dispatch import Dispatcher
 from mcp_agents.execution.loop import Loop
 from mcp_agents.execution.posting import Post
 from mcp_agents.execution.recovery import Recovery
+from mcp_agents.execution.register import Register
 from mcp_agents.execution.spending import Spending
 from mcp_agents.execution.station import Station
 from mcp_agents.execution.turns import Asker
@@ -126,11 +128,14 @@ async def open_house(
         station, slots = Station(tenancy), Slots(clock, quotas)
         attention = Attention(clock, settings.executions.abandon_after_seconds)
         await stack.enter_async_context(attention.keeping())
-        dispatcher = Dispatcher(tenancy, agents, station, slots, quotas, attention)
+        register = Register(clock)
+        dispatcher = Dispatcher(tenancy, agents, station, slots, quotas, register, attention)
         spending = Spending(budgets)
-        archive = Archive(tenancy, spending, keep_days=settings.retention.execution_days)
+        archive = Archive(tenancy, spending, register, keep_days=settings.retention.execution_days)
         asker = Asker(models, spending, clock, faults)
-        loop = Loop(asker, toolsets, Children(agents, dispatcher, clock), clock, faults)
+        approvals = Approvals(agents, clock, public_url)
+        post = Post(dispatcher, clock, faults)
+        loop = Loop(asker, toolsets, Children(agents, dispatcher, clock), approvals, register, faults)
         auth = build_auth(tenancy.platform(), vault, clock, issuer=public_url, resource=f"{public_url}/mcp")
         yield House(
             settings=settings,
@@ -140,7 +145,9 @@ async def open_house(
             services=Services(
                 agents=agents,
                 dispatcher=dispatcher,
-                questions=Questions(Post(dispatcher, clock), clock),
+                questions=Questions(post, approvals, register),
+                register=register,
+                post=post,
                 archive=archive,
                 dead_letters=DeadLetters(dispatcher, clock),
                 budgets=budgets,
@@ -155,7 +162,7 @@ async def open_house(
                 tenancy=tenancy,
                 station=station,
                 archive=archive,
-                recovery=Recovery(tenancy, station, archive),
+                recovery=Recovery(tenancy, station, archive, register),
                 abandonment=Abandonment(tenancy, attention, dispatcher),
                 tools=Tools(loop, station, slots, quotas, spending, archive),
                 concurrency=settings.server.concurrency,

@@ -121,6 +121,9 @@ FORMS = {
     "shared run": Form(Tenant.shared, another_id, the_run),
     "dead letter": Form(Tenant.given_up, another_id, the_letter),
     "asking run": Form(Tenant.asking, another_id, the_run),
+    "approval": Form(Tenant.approval, another_id, the_approval),
+    "approval as cursor": Form(Tenant.approval, another_id, the_approval),
+    "deciding run": Form(Tenant.deciding, another_id, the_run),
     "run under way": Form(Tenant.running, another_id, the_run),
     "tool server": Form(Tenant.server, another_name, the_server),
     "one tool": Form(lambda owner: _bound(owner, "echo"), another_name, the_server),
@@ -143,6 +146,9 @@ KINDS = {
     "shared run": ("shared run",),
     "dead letter": ("dead letter",),
     "asking run": ("asking run",),
+    "approval": ("approval",),
+    "approval cursor": ("approval as cursor",),
+    "deciding run": ("deciding run",),
     "server": ("tool server",),
     "binding": ("one tool", "every tool", "an agent", "an agent by name"),
     "agent cursor": ("agent as cursor",),
@@ -190,6 +196,10 @@ async def a_new_server(me: Tenant) -> dict[str, Any]:
     return {"name": fresh("server"), "transport": "http", "url": me.upstream.url}
 
 
+async def a_decision(_: Tenant) -> dict[str, Any]:
+    return {"approval_id": APPROVAL, "approve": False}
+
+
 TOOLS: dict[str, tuple[dict[str, str], Others]] = {
     "agent_create": ({"name": "new agent", "tools": "binding", "virtual_model": "route"}, a_new_agent),
     "agent_get": ({"agent": "agent"}, nothing_else),
@@ -207,7 +217,10 @@ TOOLS: dict[str, tuple[dict[str, str], Others]] = {
     "execution_events": ({"execution_id": "run"}, nothing_else),
     "execution_cancel": ({"execution_id": "live run"}, nothing_else),
     "execution_resume": ({"execution_id": "asking run"}, always(question_id=EFFECT, content={"happened": True})),
+    "execution_steer": ({"execution_id": "live run"}, always(message="More.")),
     "execution_share": ({"execution_id": "run"}, nothing_else),
+    "approval_list": ({"agent": "agent", "cursor": "approval cursor"}, nothing_else),
+    "approval_decide": ({"approval_id": "approval", "execution_id": "deciding run"}, a_decision),
     "execution_estimate": ({"agent": "agent"}, nothing_else),
     "dead_letter_list": ({"cursor": "run cursor"}, nothing_else),
     "dead_letter_requeue": ({"execution_id": "dead letter"}, nothing_else),
@@ -234,6 +247,7 @@ TEMPLATES = {
     "cb://agents/{id}": {"id": "agent"},
     "cb://agents/{id}/versions/{n}": {"id": "agent"},
     "cb://agents/{id}/state": {"id": "agent"},
+    "cb://approvals/{id}": {"id": "approval"},
     "cb://executions/{id}": {"id": "run"},
     "cb://executions/{id}/events": {"id": "run"},
     "cb://executions/{id}/transcript": {"id": "run"},
@@ -250,7 +264,9 @@ DATA = frozenset(
         "env", "exposes", "goal", "metadata", "output_schema", "overrides.virtual_model", "policy.unknown_effects",
         "prompt", "q", "reason", "status", "strategy", "system_prompt", "tag", "tags", "task_type", "transport",
         "url", "virtual_model", "provider_key_set.key", "by", "parts", "priority", "since",
-        "execution_resume.action", "execution_resume.content", "until", "scope", "period",
+        "execution_resume.action", "execution_resume.content", "message", "kind", "policy.approvals.tool",
+        "policy.approvals.annotation", "policy.approvals.label", "policy.approvals.argument",
+        "policy.approvals.approve", "policy.approvals.by", "until", "scope", "period",
         # models and providers of the operator's settings, the same for every tenant
         "fallback_models", "models", "preferred_providers", "provider_key_set.provider",
         "overrides.fallback_models", "overrides.preferred_providers", "overrides.strategy", "overrides.task_type",

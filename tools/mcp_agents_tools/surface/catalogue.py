@@ -27,10 +27,13 @@ IDE_TOOLS: Final = frozenset(
         "execution_get",
         "execution_events",
         "execution_cancel",
+        "execution_resume",
         "agent_create",
         "agent_get",
         "agent_list",
         "agent_update",
+        "approval_list",
+        "approval_decide",
     }
 )
 """What `/mcp` offers: few enough for an IDE's model to choose from; the rest is one path away."""

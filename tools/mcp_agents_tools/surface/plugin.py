@@ -17,6 +17,8 @@ from mcp_agents.execution.answering import Questions
 from mcp_agents.execution.archive import Archive
 from mcp_agents.execution.dead_letters import DeadLetters
 from mcp_agents.execution.dispatch import Dispatcher
+from mcp_agents.execution.posting import Post
+from mcp_agents.execution.register import Register
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import TenantSpace
@@ -40,6 +42,8 @@ class Services:
     agents: AgentCatalog
     dispatcher: Dispatcher
     questions: Questions
+    register: Register
+    post: Post
     archive: Archive
     dead_letters: DeadLetters
     budgets: Budgets

@@ -28,6 +28,7 @@ EXECUTIONS: Final = {
     "execution_events": "executions:read",
     "execution_cancel": "executions:run",
     "execution_resume": "executions:run",
+    "execution_steer": "executions:run",
     "execution_share": "executions:run",
     "execution_estimate": "executions:read",
     "dead_letter_list": "executions:read",
@@ -36,6 +37,11 @@ EXECUTIONS: Final = {
     "cb://executions/{id}/events": "executions:read",
     "cb://executions/{id}/transcript": "executions:read",
     "debug_execution": "executions:read",
+}
+APPROVALS: Final = {
+    "approval_list": "approvals:read",
+    "approval_decide": "approvals:run",
+    "cb://approvals/{id}": "approvals:read",
 }
 ANALYTICS: Final = {
     "usage_report": "analytics:read",

@@ -1,8 +1,10 @@
-"""The tools of the house itself: `builtin/state_get` and `builtin/state_set`, an agent's memory between runs.
+"""The tools of the house itself: `builtin/state_get` and `builtin/state_set`, an agent's memory between runs, and
+`builtin/ask_user`, which asks a person.
 
-They are called here, in the worker, and reach nothing but the acting agent's own state: whose it is follows
-from the principal, never from an argument. What the state is and how it is changed is `agents.state`;
-`composite` joins these tools with those of tool servers.
+The first two are called here, in the worker, and reach nothing but the acting agent's own state: whose it is
+follows from the principal, never from an argument. What the state is and how it is changed is `agents.state`. A
+question is only declared here: the loop makes it of the call. `composite` joins these tools with those of tool
+servers.
 """
 
 import hashlib
@@ -17,6 +19,7 @@ from mcp_agents.kernel.tenancy import TenantSpace, Versioned
 from mcp_agents.kernel.toolserver import BUILTIN, UpstreamTool
 from mcp_agents.kernel.toolset import Invocation, Outcome, Refused, Returned, Tool
 
+_ASK: Final = "ask_user"
 _GET: Final = "state_get"
 _SET: Final = "state_set"
 
@@ -35,6 +38,27 @@ def _declared(name: str, title: str, description: str, schema: dict[str, Any], *
 
 
 TOOLS: Final = (
+    _declared(
+        _ASK,
+        "Ask a person",
+        "Asks the person you work for something only they can tell, and returns their answer. Ask only what you need "
+        "to go on; never for passwords, keys or other secrets. Without `schema` the answer is a text.",
+        {
+            "type": "object",
+            "properties": {
+                "message": {"type": "string", "description": "What you want to know, in a sentence or two."},
+                "schema": {
+                    "type": "object",
+                    "description": "What the answer has to look like: a flat JSON Schema of an object, whose "
+                    "properties are of type string, number, integer or boolean, with title, description, default, "
+                    "enum, and bounds.",
+                },
+            },
+            "required": ["message"],
+            "additionalProperties": False,
+        },
+        read_only=True,
+    ),
     _declared(
         _GET,
         "Read what you remember",
@@ -89,6 +113,11 @@ class BuiltinToolset:
                 description=_BY_NAME[name].description,
                 parameters=_BY_NAME[name].input_schema,
                 repeatable=True,
+                origin=f"{BUILTIN}/{name}",
+                read_only=_BY_NAME[name].read_only,
+                destructive=False,
+                open_world=False,
+                asks=name == _ASK,
             )
             for shown, name in self._names.items()
         )

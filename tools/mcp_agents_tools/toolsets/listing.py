@@ -45,6 +45,8 @@ def kept_tool(tool: mcp.Tool) -> UpstreamTool | None:
         read_only=bool(hints and hints.read_only_hint),
         idempotent=bool(hints and hints.idempotent_hint),
         fingerprint=fingerprint(tool),
+        destructive=not hints or hints.destructive_hint is not False,
+        open_world=not hints or hints.open_world_hint is not False,
     )
 
 

@@ -39,6 +39,8 @@ class StoredTool(Struct, frozen=True, kw_only=True):
     read_only: bool
     idempotent: bool
     fingerprint: str
+    destructive: bool = True
+    open_world: bool = True
 
 
 class StoredServer(Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ rotated secret is used. Nothing is kept between runs or tenants.
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from mcp_agents.kernel.errors import AgentsError, Denied, Exhausted, NotFound, Unavailable
@@ -82,12 +82,7 @@ class UpstreamToolset:
         self._bound = {
             name: _Bound(
                 origin,
-                Tool(
-                    name=name,
-                    description=origins[origin].description,
-                    parameters=origins[origin].parameters,
-                    repeatable=origins[origin].repeatable,
-                ),
+                replace(origins[origin], name=name, origin="/".join(origin)),
             )
             for origin, name in model_names(origins).items()
         }
@@ -145,6 +140,9 @@ def _tool(record: StoredServer, tool: StoredTool) -> Tool:
         description=tool.description or tool.title,
         parameters=without(tool.input_schema, record.effect_argument),
         repeatable=record.trust_annotations and (tool.read_only or tool.idempotent),
+        read_only=record.trust_annotations and tool.read_only,
+        destructive=not (record.trust_annotations and (tool.read_only or not tool.destructive)),
+        open_world=not (record.trust_annotations and not tool.open_world),
     )
 
 

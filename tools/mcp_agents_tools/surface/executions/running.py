@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from mcp_agents.agents.schema import check_schema
-from mcp_agents.execution import sharing
+from mcp_agents.execution import sharing, steering
 from mcp_agents.execution.orders import Order
 from mcp_agents.execution.questions import Answer
 from mcp_agents.kernel.routing import Strategy
@@ -105,6 +105,13 @@ class Resumption(Arguments):
     )
 
 
+class Steering(Arguments):
+    """What to add to a run."""
+
+    execution_id: str = ID
+    message: str = Field(min_length=1, max_length=steering.MESSAGE_LIMIT, description="What the agent is told.")
+
+
 async def _order(call: Call, args: Submission, *, submitted: bool) -> Order:
     if model := args.overrides.virtual_model:
         await call.services.models.check(call.space, model)
@@ -184,6 +191,20 @@ async def execution_resume(call: Call, args: Resumption) -> ExecutionResult:
     answer = Answer(action=args.action, content=args.content)
     view = await call.services.questions.answer(call.space, call.principal, args.execution_id, args.question_id, answer)
     return result_of(view)
+
+
+@plugin.tool(
+    "execution_steer",
+    title="Steer a run",
+    arguments=Steering,
+    result=ExecutionResult,
+    hints=Hints(destructive=True, open_world=True),
+)
+async def execution_steer(call: Call, args: Steering) -> ExecutionResult:
+    """Adds a message to a run that is under way; its agent reads it at its next turn. Returns when the message is
+    stored with the run."""
+    services = call.services
+    return result_of(await steering.steer(services.post, call.space, call.principal, args.execution_id, args.message))
 
 
 @plugin.tool(

@@ -6,7 +6,12 @@ from mcp_agents.execution.run import FINAL, ExecutionView
 from mcp_agents_tools.surface import scopes
 from mcp_agents_tools.surface.plugin import Arguments, Listed, Plugin
 
-plugin = Plugin("executions", title="Executions", scopes=scopes.EXECUTIONS)
+plugin = Plugin(
+    "executions",
+    title="Executions",
+    scopes=scopes.EXECUTIONS,
+    asks_also=frozenset({"approvals:run"}),  # to answer for a call, or for another person's run
+)
 
 ID = Field(min_length=1, max_length=64, description="The execution's id, as agent_execute or agent_submit returned it.")
 
