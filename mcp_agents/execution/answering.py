@@ -115,6 +115,15 @@ def _may(principal: Principal, run: Run, question: Question) -> None:
         )
 
 
+def may_answer(principal: Principal, run: Run, question: Question) -> bool:
+    """Whether this person may answer it."""
+    try:
+        _may(principal, run, question)
+    except Denied:
+        return False
+    return True
+
+
 def _event(question: Question, principal: Principal, answer: Answer) -> ApprovalDecided | InputReceived:
     mark, content = secrets.token_hex(8), _filled(question, answer)
     if answer.action == "accept" and (wrong := violations(question.schema, content)):

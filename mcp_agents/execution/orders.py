@@ -29,7 +29,8 @@ class Order:
     """What a caller asks for. `agent` is an id or a name; `submitted` runs on when nobody follows.
 
     `context` is data for the model; `output_schema` the JSON Schema its answer must match, in place of the
-    agent's own. `parent` and `portion` are set where a run is another one's tool.
+    agent's own. `task` is the tool whose call the run answers as a task. `parent` and `portion` are set where a
+    run is another one's tool.
     """
 
     agent: str
@@ -43,6 +44,7 @@ class Order:
     output_schema: dict[str, Any] | None = None
     priority: Priority = "normal"
     submitted: bool = False
+    task: str = ""
     traceparent: str = ""
     depth: int = 0
     parent: Parent | None = None
@@ -82,6 +84,7 @@ class Order:
             output_schema=self.output_schema,
             priority=self.priority,
             submitted=self.submitted,
+            task=self.task,
             depth=self.depth,
             parent=self.parent,
             portion=self.portion,

@@ -114,6 +114,8 @@ class Requested(Event, frozen=True, kw_only=True, tag="requested"):
     output_schema: dict[str, Any] | None = None
     priority: Priority = "normal"
     submitted: bool = False
+    task: str = ""
+    """The tool whose call this run answers as a task; it makes the task's result."""
     depth: int = 0
     parent: Parent | None = None
     portion: Portion = Portion()

@@ -99,12 +99,18 @@ class Returning:
 def asking(ctx: Context, params: Asking | None) -> Pushing | Returning | None:
     """The way to ask this request's client; None when it did not say that it shows questions."""
     able = ctx.session.client_capabilities
-    shown = able.elicitation if able else None
-    if params is None or shown is None:
+    if params is None or able is None or able.elicitation is None:
         return None
     if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
         return Returning(params)
     return Pushing(ctx) if ctx.session.can_send_request else None
+
+
+def shows_forms(ctx: Context) -> bool:
+    """Whether the client of this request said that it shows forms."""
+    able = ctx.session.client_capabilities
+    shown = able.elicitation if able else None
+    return shown is not None and (shown.form is not None or shown.url is None)
 
 
 def request_of(form: Form) -> mcp.ElicitRequest:

@@ -39,12 +39,15 @@ BODY_LIMIT: Final = 4 * 1024 * 1024
 WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 _AGENT: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What may stand for an agent in a path; the path is repeated in a header."""
-_NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+_NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"} | dict.fromkeys(
+    table.TASKS, "taskId"
+)
+"""What a request acts on, by its method."""
 
 
-def app(house: House) -> Starlette:
-    """The whole HTTP surface of one house, ready for an ASGI server."""
-    server = Door(house).server()
+def app(house: House, door: Door | None = None) -> Starlette:
+    """The whole HTTP surface of one house, ready for an ASGI server; behind `door` where it is not the usual one."""
+    server = (door or Door(house)).server()
     manager = StreamableHTTPSessionManager(server, max_request_body_size=BODY_LIMIT)
     gate = Gate(manager.handle_request, house)
 
@@ -205,7 +208,7 @@ class Gate:
             return ""
         if selection.startswith(AGENT_PREFIX):
             return table.AGENT_SERVER
-        return self._catalogue.needed(name)
+        return table.TASKS.get(method) or self._catalogue.needed(name)
 
     def _challenge(
         self, status: int, path: str, scopes: frozenset[str], error: str = "", description: str = ""

@@ -8,12 +8,11 @@ SDK internals that may move are touched here and nowhere else.
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Final
 
 import anyio
 import mcp_types as mcp
-import msgspec
 from mcp.server.caching import CacheHint
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel.server import Server
@@ -28,21 +27,23 @@ from pydantic import ValidationError
 
 from mcp_agents import __version__
 from mcp_agents.agents.catalog import invalid_fields
+from mcp_agents.execution.run import Run
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.errors import AgentsError, NotFound
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tasks import background
 from mcp_agents.kernel.trace import trace_id
-from mcp_agents.server import rendering
-from mcp_agents.server.asking import Asking, InputNeeded, asking, boundary
+from mcp_agents.server import rendering, tasks
+from mcp_agents.server.asking import Asking, InputNeeded, asking, boundary, shows_forms
 from mcp_agents.server.compose import House
+from mcp_agents.server.tasks import Finder, TaskParams, Tasks, TaskUpdateParams
+from mcp_agents.server.wire import contents, mirrored_schema, resource_of, result_of, tool_of
 
 log = logging.getLogger("mcp_agents.mcp")
 
 NAME: Final = "mcp-agents"
 AGENT_PREFIX: Final = "agent/"
 PAGE: Final = 100
-TASKS: Final = "io.modelcontextprotocol/tasks"
 _LINKS_SINCE: Final = "2025-06-18"
 """The first revision in which a result may point to a resource."""
 _LISTS: Final = CacheHint(30_000, "private")
@@ -53,7 +54,7 @@ _INSTRUCTIONS: Final = (
 )
 
 Context = ServerRequestContext[Any, Any]
-ToolAnswer = mcp.CallToolResult | mcp.InputRequiredResult
+ToolAnswer = mcp.CallToolResult | mcp.InputRequiredResult | dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Door:
     def __init__(self, house: House, local: Principal | None = None) -> None:
         self._catalogue, self._services, self._tenancy = house.catalogue, house.services, house.tenancy
         self._state_key, self._local = house.state_key, local
+        self._tasks = Tasks(house.settings.retention.execution_days)
 
     def server(self) -> Server[Any]:
         """The MCP server that these handlers make."""
@@ -88,9 +90,8 @@ class Door:
                 "resources/read": CacheHint(0, "private"),
                 "server/discover": _LISTS,
             },
-            get_tool_input_schema=_no_mirrored_arguments,
+            get_tool_input_schema=self.mirrored,
             on_list_tools=self.list_tools,
-            on_call_tool=self.call_tool,
             on_list_resources=self.list_resources,
             on_list_resource_templates=self.list_resource_templates,
             on_read_resource=self.read_resource,
@@ -100,6 +101,11 @@ class Door:
         )
         server.middleware.clear()  # the SDK's spans cost on every call and nothing exports them yet
         server.middleware.append(boundary(self._state_key, NAME))
+        server.add_request_handler("tools/call", mcp.CallToolRequestParams, self.call_tool)
+        server.extensions[tasks.EXTENSION] = {}
+        server.add_request_handler("tasks/get", TaskParams, self.get_task)
+        server.add_request_handler("tasks/update", TaskUpdateParams, self.update_task)
+        server.add_request_handler("tasks/cancel", TaskParams, self.cancel_task)
         return server
 
     async def list_tools(self, ctx: Context, params: mcp.PaginatedRequestParams | None) -> mcp.ListToolsResult:
@@ -109,8 +115,16 @@ class Door:
         page, cursor = _page(tools, params)
         return mcp.ListToolsResult(tools=[tool_of(tool) for tool in page], next_cursor=cursor)
 
+    def mirrored(self, name: str) -> dict[str, Any] | None:
+        """The schema of a tool of which a client repeats arguments in headers; they are held against the body."""
+        tool = self._everything.tools.get(name)
+        return mirrored_schema(tool) if tool else None
+
     async def call_tool(self, ctx: Context, params: mcp.CallToolRequestParams) -> ToolAnswer:
-        """Runs a tool, or asks its client first. Only a tool that the path does not offer is a protocol error."""
+        """Runs a tool, begins it as a task, or asks its client first.
+
+        Only a tool that the path does not offer is a protocol error.
+        """
         try:
             seat = self._seat(ctx)
             tool = await self._tool(ctx, seat, params.name)
@@ -118,6 +132,10 @@ class Door:
                 seat.principal.require(self._catalogue.scopes[tool.name])
             arguments = tool.arguments.model_validate(params.arguments or {})
             call = self._call(ctx, seat, params)
+            if tool.long and tasks.declared(ctx):
+                return await self._tasks.created(call, await tool.long.begin(call, arguments))
+            if tool.long and tool.long.required:
+                raise tasks.missing()
             value = await _while_heard(seat, call, lambda: tool.function(call, arguments))
             return result_of(tool, value, links=call.client.protocol >= _LINKS_SINCE)
         except InputNeeded as needed:
@@ -132,6 +150,57 @@ class Door:
             log.exception("tool %s", params.name)
             return rendering.tool_error(rendering.defect())
 
+    async def get_task(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
+        """A task, with its result, its error, or what it asks."""
+        call, finder = await self._task(ctx, params)
+        return await self._tasks.get(call, params.task_id, finder, forms=shows_forms(ctx))
+
+    async def update_task(self, ctx: Context, params: TaskUpdateParams) -> mcp.EmptyResult:
+        """Takes answers to what a task asks."""
+        call, _ = await self._task(ctx, params)
+        try:
+            await self._tasks.update(call, params.task_id, params.input_responses)
+        except AgentsError as error:
+            raise _protocol_error(error) from error
+        return mcp.EmptyResult()
+
+    async def cancel_task(self, ctx: Context, params: TaskParams) -> mcp.EmptyResult:
+        """Ends a task."""
+        call, _ = await self._task(ctx, params)
+        await self._tasks.cancel(call, params.task_id)
+        return mcp.EmptyResult()
+
+    async def _task(self, ctx: Context, params: TaskParams) -> tuple[Call, Finder]:
+        """The call, and how to find the tool that a run's result is made by. Raises `MCPError`.
+
+        On the path of one agent there are only that agent's tasks, and they need what its tool needs.
+        """
+        tasks.check(ctx, params)
+        seat = self._seat(ctx)
+        call = self._call(ctx, seat)
+        try:
+            if not seat.selection.startswith(AGENT_PREFIX):
+                seat.principal.require(scopes.TASKS[ctx.method])
+                return call, self._maker
+            seat.principal.require(scopes.AGENT_SERVER)
+            reference = seat.selection.removeprefix(AGENT_PREFIX)
+            tool = await agent_tool(call, reference)
+            run = await self._services.dispatcher.find(call.space, params.task_id)
+            agent = (await self._services.agents.get(call.space, reference)).value
+        except AgentsError as error:
+            raise _protocol_error(error) from error
+        if run is None or run.requested.agent_id != agent.id:
+            raise tasks.unknown()
+        return call, lambda _: tool
+
+    def _maker(self, run: Run) -> ToolSpec:
+        tool = self._everything.tools.get(run.requested.task)
+        return tool if tool and tool.long else self._everything.tools["execution_wait"]
+
+    @property
+    def _everything(self) -> View:
+        return self._catalogue.view("all") or View({}, {}, {})
+
     async def list_resources(self, ctx: Context, params: mcp.PaginatedRequestParams | None) -> mcp.ListResourcesResult:
         """The concrete resources that the caller may read."""
         seat = self._seat(ctx)
@@ -142,7 +211,7 @@ class Door:
                 name=each.name,
                 title=each.title or None,
                 description=each.description or None,
-                mime_type="application/json",
+                mime_type=resource.mime_type,
             )
             for resource in self._view(seat).resources.values()
             if resource.listing and self._catalogue.allowed(seat.principal, resource.template)
@@ -162,7 +231,7 @@ class Door:
                 name=resource.name,
                 title=resource.title,
                 description=resource.description,
-                mime_type="application/json",
+                mime_type=resource.mime_type,
             )
             for resource in self._view(seat).resources.values()
             if "{" in resource.template and self._catalogue.allowed(seat.principal, resource.template)
@@ -181,9 +250,7 @@ class Door:
             resource, variables = found
             try:
                 body = await resource.read(self._call(ctx, seat, params), **variables)
-                text = msgspec.json.encode(body).decode()
-                contents = mcp.TextResourceContents(uri=uri, mime_type="application/json", text=text)
-                return mcp.ReadResourceResult(contents=[contents])
+                return mcp.ReadResourceResult(contents=[resource_of(uri, body)])
             except InputNeeded as needed:
                 return needed.result()
             except NotFound:
@@ -222,13 +289,14 @@ class Door:
         if missing := sorted(set(prompt.arguments) - set(given)):
             raise MCPError(mcp.INVALID_PARAMS, f"Missing arguments: {', '.join(missing)}")
         try:
-            text = await prompt.render(self._call(ctx, seat, params), given)
+            said = await prompt.render(self._call(ctx, seat, params), given)
         except InputNeeded as needed:
             return needed.result()
         except AgentsError as error:
             raise _protocol_error(error) from error
-        message = mcp.PromptMessage(role="user", content=mcp.TextContent(type="text", text=text))
-        return mcp.GetPromptResult(description=prompt.description, messages=[message])
+        blocks = contents([said] if isinstance(said, str) else said)
+        messages = [mcp.PromptMessage(role="user", content=block) for block in blocks]
+        return mcp.GetPromptResult(description=prompt.description, messages=messages)
 
     async def complete(self, ctx: Context, params: mcp.CompleteRequestParams) -> mcp.CompleteResult:
         """Values for an argument of a prompt or a template, among what the caller may see."""
@@ -317,7 +385,7 @@ class Door:
         )
 
 
-async def _while_heard(seat: Seat, call: Call, work: Callable[[], Awaitable[msgspec.Struct]]) -> msgspec.Struct:
+async def _while_heard(seat: Seat, call: Call, work: Callable[[], Awaitable[Any]]) -> Any:
     """Runs a tool for as long as somebody hears its answer.
 
     In the current era the SDK breaks a call off whose response stream is closed. In the one before it goes on,
@@ -325,8 +393,8 @@ async def _while_heard(seat: Seat, call: Call, work: Callable[[], Awaitable[msgs
     """
     if seat.gone is None or call.client.modern:
         return await work()
-    async with background() as tasks:
-        tasks.start_soon(_break_off, seat.gone, tasks.cancel_scope)
+    async with background() as watching:
+        watching.start_soon(_break_off, seat.gone, watching.cancel_scope)
         return await work()
     raise MCPError(mcp.INTERNAL_ERROR, "The response stream was closed")
 
@@ -354,7 +422,7 @@ def client_of(ctx: Context) -> Client:
         # Before there were two kinds of questions, an empty declaration meant forms.
         form=isinstance(asking, dict) and ("form" in asking or not asking),
         url=isinstance(asking, dict) and "url" in asking,
-        tasks=TASKS in _object(can.get("extensions")),
+        tasks=tasks.EXTENSION in _object(can.get("extensions")),
         progress="progressToken" in meta or "progress_token" in meta,
     )
 
@@ -375,71 +443,6 @@ def _was_cancelled(ctx: Context) -> bool:
     """Whether `notifications/cancelled` came for this request. A stream that was closed leaves no such word."""
     asked: anyio.Event = ctx.session._request_outbound.cancel_requested
     return asked.is_set()
-
-
-def tool_of(tool: ToolSpec) -> mcp.Tool:
-    """A tool as it is listed."""
-    return mcp.Tool(
-        name=tool.name,
-        title=tool.title,
-        description=tool.description,
-        input_schema=input_schema(tool),
-        output_schema=_output_schema(tool.result),
-        annotations=mcp.ToolAnnotations(
-            title=tool.title,
-            read_only_hint=tool.hints.read_only,
-            destructive_hint=tool.hints.destructive,
-            idempotent_hint=tool.hints.idempotent,
-            open_world_hint=tool.hints.open_world,
-        ),
-    )
-
-
-def input_schema(tool: ToolSpec) -> dict[str, Any]:
-    """A tool's arguments as JSON Schema."""
-    return _schema_of_arguments(tool.arguments)
-
-
-def result_of(tool: ToolSpec, value: msgspec.Struct, *, links: bool = True) -> mcp.CallToolResult:
-    """A tool's result: structured, with a text twin for clients that read only text, and links for who knows them."""
-    structured = msgspec.to_builtins(value)
-    text = tool.text(value) if tool.text else msgspec.json.encode(structured).decode()
-    failed = structured.get("status") in ("failed", "timeout") if tool.hints.open_world else False
-    content: list[mcp.ContentBlock] = [mcp.TextContent(type="text", text=text)]
-    if links and tool.links:
-        content += [
-            mcp.ResourceLink(
-                uri=link.uri,
-                name=link.name,
-                title=link.title or None,
-                description=link.description or None,
-                mime_type="application/json",
-            )
-            for link in tool.links(value)
-        ]
-    return mcp.CallToolResult(content=content, structured_content=structured, is_error=failed)
-
-
-def _no_mirrored_arguments(name: str) -> None:
-    """No tool mirrors an argument in a header, so there is none to hold against the body."""
-
-
-@lru_cache(maxsize=512)
-def _schema_of_arguments(arguments: Any) -> dict[str, Any]:
-    schema: dict[str, Any] = arguments.model_json_schema()
-    schema.pop("title", None)
-    schema.pop("description", None)
-    return schema
-
-
-@lru_cache(maxsize=512)
-def _output_schema(result: Any) -> dict[str, Any]:
-    schema: dict[str, Any] = msgspec.json.schema(result, ref_template="#/$defs/{name}")
-    # An object at the root, as clients of the previous era expect; the definitions stay beside it.
-    definitions = schema.get("$defs", {})
-    name = str(schema.get("$ref", "")).rpartition("/")[2]
-    root = dict(definitions.get(name, schema))
-    return {**root, "$defs": {key: each for key, each in definitions.items() if key != name}}
 
 
 def _page(items: list[Any], params: mcp.PaginatedRequestParams | None) -> tuple[list[Any], str | None]:

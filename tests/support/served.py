@@ -1,6 +1,6 @@
 """A whole house behind a real port, in the test's own loop: HTTP, OAuth, NATS, worker, everything."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import uvicorn
+from starlette.applications import Starlette
 
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.tasks import background
@@ -42,9 +43,14 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    folder: Path, *, workers: int = 1, clock: Clock | None = None, **sections: Any
+    folder: Path,
+    *,
+    workers: int = 1,
+    clock: Clock | None = None,
+    build: Callable[[House], Starlette] = app,
+    **sections: Any,
 ) -> AsyncIterator[Served]:
-    """A server on a free loopback port, closed on the way out."""
+    """A server on a free loopback port, closed on the way out. `build` makes its application."""
     data: dict[str, Any] = {"server": {"data_dir": str(folder), "port": 0, "workers": workers}, **sections}
     settings = Settings.model_validate(data)
     with listen("127.0.0.1", 0) as listener:
@@ -52,7 +58,7 @@ async def served(
         async with open_house(settings, url, clock=clock) as house, background() as tasks:
             if workers:
                 tasks.start_soon(house.crew.work, workers)
-            server = _Quiet(uvicorn.Config(app(house), log_level="warning", timeout_graceful_shutdown=1))
+            server = _Quiet(uvicorn.Config(build(house), log_level="warning", timeout_graceful_shutdown=1))
             tasks.start_soon(server.serve, [listener])
             await server.up.wait()
             yield Served(house, url)

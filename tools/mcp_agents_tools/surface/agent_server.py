@@ -13,7 +13,7 @@ from mcp_agents.execution.orders import Order
 from mcp_agents.execution.run import FINAL
 from mcp_agents_tools.surface.executions import ExecutionResult, result_of
 from mcp_agents_tools.surface.following import execute
-from mcp_agents_tools.surface.plugin import Arguments, Call, Hints, ToolSpec
+from mcp_agents_tools.surface.plugin import Arguments, Call, Hints, Long, ToolSpec
 
 
 class Ask(Arguments):
@@ -28,16 +28,22 @@ async def agent_tool(call: Call, reference: str) -> ToolSpec:
     agent = (await call.services.agents.get(call.space, reference)).value
     card = card_of(agent)
 
-    async def ask(call: Call, args: Ask) -> ExecutionResult:
-        order = Order(
+    def order(call: Call, args: Ask) -> Order:
+        return Order(
             agent=agent.id,
             prompt=args.prompt,
             context=args.context,
             idempotency_key=call.effect_id,
+            task=card.name,
             traceparent=call.traceparent,
             depth=call.depth,
         )
-        return result_of(await execute(call, order, None))
+
+    async def ask(call: Call, args: Ask) -> ExecutionResult:
+        return result_of(await execute(call, order(call, args), None))
+
+    async def begin(call: Call, args: Ask) -> str:
+        return await call.services.dispatcher.submit(call.space, call.principal, order(call, args))
 
     return ToolSpec(
         name=card.name,
@@ -48,6 +54,7 @@ async def agent_tool(call: Call, reference: str) -> ToolSpec:
         hints=Hints(open_world=True, destructive=True),
         function=ask,
         text=_answer,
+        long=Long(begin=begin, finish=result_of),
     )
 
 

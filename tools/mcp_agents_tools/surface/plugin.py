@@ -5,7 +5,7 @@ Built-in plugins and a third party's are made of the same parts and found by the
 speaks the protocol. Nothing here knows MCP's wire types.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -19,6 +19,7 @@ from mcp_agents.execution.dead_letters import DeadLetters
 from mcp_agents.execution.dispatch import Dispatcher
 from mcp_agents.execution.posting import Post
 from mcp_agents.execution.register import Register
+from mcp_agents.execution.run import ExecutionView
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import TenantSpace
@@ -115,8 +116,28 @@ class Call:
     cancelled: Callable[[], bool] = lambda: False
 
 
+class Media(Struct, frozen=True, kw_only=True):
+    """An image or a sound."""
+
+    kind: Literal["image", "audio"]
+    mime_type: str
+    data: bytes
+
+
+class Document(Struct, frozen=True, kw_only=True):
+    """A text, or with `data` bytes, of a media type. `uri` names it where it stands among other blocks."""
+
+    mime_type: str
+    text: str = ""
+    data: bytes | None = None
+    uri: str = ""
+
+
+Block = str | Media | Document
+"""A part of what a model or a person is shown."""
+
 A = TypeVar("A", bound=BaseModel)
-ToolFunction = Callable[[Call, Any], Awaitable[Struct]]
+ToolFunction = Callable[[Call, Any], Awaitable[Any]]
 Reader = Callable[..., Awaitable[Any]]
 Completer = Callable[[Call, str], Awaitable[list[str]]]
 
@@ -145,22 +166,38 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Long:
+    """What makes a tool one that may run long: its call is answered with a task where the client knows tasks.
+
+    The task is a run. `begin` has it accepted durably (`dispatcher.submit`, with the tool's name as the order's
+    `task`) or names one that is there, and returns its execution id; `finish` makes the tool's result of the run
+    when it has ended. A `required` tool refuses clients that do not know tasks.
+    """
+
+    begin: Callable[[Call, Any], Awaitable[str]]
+    finish: Callable[[ExecutionView], Any]
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolSpec:
     """One tool: `name` is `noun_verb`, `arguments` validates the input, `result` is the output's shape.
 
-    `text` says a result in words for whoever reads no structured content; without it the text is the JSON.
-    `links` are the resources that a result points to.
+    With `result` None the function returns blocks, and there is nothing structured. `text` says a result in words
+    for whoever reads no structured content; without it the text is the JSON. `links` are the resources that a
+    result points to.
     """
 
     name: str
     title: str
     description: str
     arguments: type[BaseModel]
-    result: type[Struct]
+    result: type[Struct] | None
     hints: Hints
     function: ToolFunction
     text: Callable[[Any], str] | None = None
     links: Callable[[Any], list[Listed]] | None = None
+    long: Long | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,19 +209,20 @@ class ResourceSpec:
     title: str
     description: str
     read: Reader
+    mime_type: str = "application/json"
     listing: Callable[[Call], Awaitable[list[Listed]]] | None = None
     complete: dict[str, Completer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptSpec:
-    """A prompt: its arguments by name (required first), and the text it makes of them."""
+    """A prompt: its arguments by name (required first), and the text or the blocks it makes of them."""
 
     name: str
     title: str
     description: str
     arguments: dict[str, str]
-    render: Callable[[Call, dict[str, str]], Awaitable[str]]
+    render: Callable[[Call, dict[str, str]], Awaitable[str | Sequence[Block]]]
     complete: dict[str, Completer] = field(default_factory=dict)
 
 
@@ -212,9 +250,10 @@ class Plugin:
         *,
         title: str,
         arguments: type[BaseModel],
-        result: type[Struct],
+        result: type[Struct] | None,
         hints: Hints,
         links: Callable[[Any], list[Listed]] | None = None,
+        long: Long | None = None,
     ) -> Callable[[F], F]:
         """Declares a tool; its description is the function's docstring."""
 
@@ -228,6 +267,7 @@ class Plugin:
                 hints=hints,
                 function=function,
                 links=links,
+                long=long,
             )
             return function
 
@@ -239,10 +279,12 @@ class Plugin:
         *,
         name: str,
         title: str,
+        mime_type: str = "application/json",
         listing: Callable[[Call], Awaitable[list[Listed]]] | None = None,
         complete: dict[str, Completer] | None = None,
     ) -> Callable[[F], F]:
-        """Declares a resource; the reader takes the call and the template's variables and returns JSON data."""
+        """Declares a resource; the reader takes the call and the template's variables and returns JSON data, or a
+        `Document` where `mime_type` is another."""
 
         def declare(function: F) -> F:
             self.resources[template] = ResourceSpec(
@@ -251,6 +293,7 @@ class Plugin:
                 title=title,
                 description=_text(function),
                 read=function,
+                mime_type=mime_type,
                 listing=listing,
                 complete=complete or {},
             )

@@ -72,5 +72,11 @@ CAPACITY: Final = {
     "quota_set": "capacity:admin",
     "quota_get": "capacity:read",
 }
+TASKS: Final = {
+    "tasks/get": EXECUTIONS["execution_get"],
+    "tasks/update": EXECUTIONS["execution_resume"],
+    "tasks/cancel": EXECUTIONS["execution_cancel"],
+}
+"""Methods of the tasks extension: a task is a run, and they do to it what these tools do."""
 AGENT_SERVER: Final = "executions:run"
 """What calling an agent over its own path `/mcp/agent/{agent}` needs."""

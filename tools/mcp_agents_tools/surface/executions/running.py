@@ -11,7 +11,7 @@ from mcp_agents.execution.questions import Answer
 from mcp_agents.kernel.routing import Strategy
 from mcp_agents_tools.surface.executions.shapes import ID, ExecutionResult, links_of, plugin, result_of
 from mcp_agents_tools.surface.following import execute, wait
-from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints
+from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints, Long
 
 
 class Overrides(BaseModel):
@@ -112,7 +112,7 @@ class Steering(Arguments):
     message: str = Field(min_length=1, max_length=steering.MESSAGE_LIMIT, description="What the agent is told.")
 
 
-async def _order(call: Call, args: Submission, *, submitted: bool) -> Order:
+async def _order(call: Call, args: Submission, *, submitted: bool = False, task: str = "") -> Order:
     if model := args.overrides.virtual_model:
         await call.services.models.check(call.space, model)
     if args.output_schema is not None:
@@ -130,9 +130,19 @@ async def _order(call: Call, args: Submission, *, submitted: bool) -> Order:
         output_schema=args.output_schema,
         priority=args.priority,
         submitted=submitted,
+        task=task,
         traceparent=call.traceparent,
         depth=call.depth,
     )
+
+
+async def _begun(call: Call, args: Execution) -> str:
+    order = await _order(call, args, task="agent_execute")
+    return await call.services.dispatcher.submit(call.space, call.principal, order)
+
+
+async def _known(call: Call, args: ExecutionWait) -> str:
+    return (await call.services.dispatcher.view(call.space, args.execution_id)).execution_id
 
 
 @plugin.tool(
@@ -142,12 +152,13 @@ async def _order(call: Call, args: Submission, *, submitted: bool) -> Order:
     result=ExecutionResult,
     hints=Hints(open_world=True, destructive=True),
     links=links_of,
+    long=Long(begin=_begun, finish=result_of),
 )
 async def agent_execute(call: Call, args: Execution) -> ExecutionResult:
     """Runs an agent on a prompt and returns its answer with usage, cost and tool calls. Reports progress
     meanwhile. If it takes longer than wait_seconds the run goes on, and its execution_id is returned for
     execution_wait. Use idempotency_key to make a repeated call join the run."""
-    return result_of(await execute(call, await _order(call, args, submitted=False), args.wait_seconds))
+    return result_of(await execute(call, await _order(call, args), args.wait_seconds))
 
 
 @plugin.tool(
@@ -172,6 +183,7 @@ async def agent_submit(call: Call, args: Submission) -> ExecutionResult:
     result=ExecutionResult,
     hints=READS,
     links=links_of,
+    long=Long(begin=_known, finish=result_of),
 )
 async def execution_wait(call: Call, args: ExecutionWait) -> ExecutionResult:
     """Waits until a run has ended, with progress, or returns its state after timeout_seconds."""
