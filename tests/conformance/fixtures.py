@@ -48,6 +48,7 @@ from tests.support.tool_servers.served import mcp_app
 from tests.support.tool_servers.served import served as port_of
 
 PATH: Final = "/mcp/conformance"
+TENANT: Final = "suite"
 AGENT: Final = "worker"
 PNG: Final = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8cfc0000003010100c9fe92"
@@ -616,7 +617,7 @@ def built(house: House) -> Starlette:
 
 @asynccontextmanager
 async def serving(folder: Path) -> AsyncIterator[Served]:
-    """The fixture server on a free port, with the agent that its tasks are runs of, in the tenant `suite`."""
+    """The fixture server on a free port, with the agent that its tasks are runs of, in the tenant `TENANT`."""
     clock = MCPServer("clock", log_level="WARNING")
 
     @clock.tool()
@@ -625,10 +626,9 @@ async def serving(folder: Path) -> AsyncIterator[Served]:
         await anyio.sleep(seconds)
         return f"slept {seconds} s"
 
-    async with port_of(mcp_app(clock)) as port, served(folder, build=built) as server, server.remote("suite") as remote:
-        await remote.call(
-            "tool_server_add", {"name": "clock", "transport": "http", "url": f"http://127.0.0.1:{port}/mcp"}
-        )
+    async with served(folder, build=built) as server, port_of(mcp_app(clock)) as port, server.remote(TENANT) as remote:
+        where = {"transport": "http", "url": f"http://127.0.0.1:{port}/mcp"}
+        await remote.call("tool_server_add", {"name": "clock", **where})
         tools = ["clock/*", "builtin/ask_user"]
         await remote.call("agent_create", {"name": AGENT, "virtual_model": "rule-based", "tools": tools})
         yield server

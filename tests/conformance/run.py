@@ -1,11 +1,12 @@
 """The official conformance suite and the official Inspector against the real program: `make test-conformance`.
 
 `mcp-agents serve` runs as a process of its own on a scratch folder; people, clients and tokens come from its
-command line, and every request passes its OAuth. The suite, which cannot send a token, goes through `proxy`.
-Run are the scenarios that need no fixtures, for every revision that has them; those that call tools with
-prescribed names say nothing about this server and are left out. Nothing is skipped silently: a scenario that
-the suite does not know, or that checks nothing, fails. Not a pytest, for it needs npm packages, which are
-`node`'s business. Exit code 1 when anything is unexpected.
+command line, and every request passes its OAuth. The suite, which cannot send a token, goes through `proxy`. On it
+run the scenarios that need no fixtures, for every revision that has them. Those that call tools with prescribed
+names run on `fixtures`, which is the product's factory with one more plugin: whatever a revision requires, and every
+scenario of the tasks extension. No failure and no warning is expected, and nothing is skipped silently: a scenario
+that the suite does not know, that it did not run, or that checks nothing, fails. Not a pytest, for it needs npm
+packages, which are `node`'s business. Exit code 1 when anything is unexpected.
 """
 
 import json
@@ -17,9 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -30,16 +32,17 @@ import anyio
 import click
 import httpx2
 from anyio.streams.buffered import BufferedByteReceiveStream
+from mcp.shared.exceptions import MCPDeprecationWarning
 
+from mcp_agents.kernel.tasks import together
 from mcp_agents.server.cli.remote import Credentials, connected
-from tests.conformance import node
+from tests.conformance import fixtures, node
 from tests.conformance.proxy import Proxy, injecting
 from tests.support.browser import Browser
 
 SERVER_SCENARIOS: Final = (
     "server-initialize",
     "server-session-lifecycle",
-    "server-stateless",
     "ping",
     "tools-list",
     "resources-list",
@@ -51,12 +54,28 @@ SERVER_SCENARIOS: Final = (
     "server-sse-multiple-streams",
     "sep-2164-resource-not-found",
     "input-required-result-unsupported-methods",
-    "input-required-result-ignore-extra-params",
-    "input-required-result-missing-input-response",
     "input-required-result-validate-input",
 )
 AUTHORIZATION_SCENARIOS: Final = ("authorization-server-metadata-endpoint", "authorization-code-grant")
-EXPECTED: Final = node.HERE / "expected-failures.yml"
+SCORED: Final = {"2026-07-28": 37, "2025-11-25": 30}
+"""The revisions whose requirements the fixture server meets, and how many server scenarios each of them scores."""
+TASKS: Final = (
+    "tasks-lifecycle",
+    "tasks-capability-negotiation",
+    "tasks-wire-fields",
+    "tasks-request-state-removal",
+    "tasks-mrtr-input",
+    "tasks-request-headers",
+    "tasks-dispatch-and-envelope",
+    "tasks-required-task-error",
+    "tasks-mrtr-composition",
+)
+"""What the suite has for the tasks extension, and runs with the requirements of the current revision."""
+NOT_FOR_US: Final = {
+    "tasks-status-notifications": "skipped by the suite itself, whatever the server does",
+    "server-sse-polling": "pending and not scored: wants streams of the handshake era kept for replay",
+}
+"""What the suite runs besides, and nothing is concluded from."""
 EXPECTED_WARNINGS: Final = {"authorization-server-metadata-cimd": "2025-11-25"}
 """What the authorization server warns about, and since which revision: clients are registered, not described at a
 URL of their own (Client ID Metadata Documents, a SHOULD). The suite takes no expected-failures file there."""
@@ -69,15 +88,18 @@ EXPECTED_SKIPPED: Final = frozenset(
         "sep-2575-server-sends-tools-list-changed-on-subscription",
     }
 )
-"""What the suite leaves out because the server says that it offers no subscriptions."""
+"""What `server-stateless` leaves out because the server says that it offers no subscriptions."""
 SKIPPED_FOR_AN_AGENT: Final = frozenset({"sep-2549-resources-read-caching-hints"})
 """And what it leaves out on the path of one agent, which shows no resources."""
 
 _PROGRAM: Final = Path(sys.executable).with_name("mcp-agents")
 _LISTED: Final = re.compile(r"^\s+- (?P<name>\S+) \[(?P<revisions>[0-9,-]+)\]", re.MULTILINE)
-_VERDICT: Final = re.compile(r"(Expected failures \(|Stale baseline|Unexpected failures \()")
+_NAMES: Final = re.compile(r"^\s+- (\S+)$", re.MULTILINE)
+_STAMP: Final = r"\d{4}-\d\d-\d\dT[\d-]+Z"
+_FOLDER: Final = re.compile(rf"server-(?P<name>.+)-{_STAMP}")
 _SECONDS: Final = 120.0
 _DOOR: Final = "door: "
+_FIXTURES: Final = "fixtures: "
 _AGENT: Final = "greeter"
 _EMAIL: Final = "ada@example.org"
 _REVISION: Final = "2026-07-28"
@@ -149,6 +171,7 @@ class Site:
 @click.option("--only", default="", help="Only what has this in its name.")
 def main(path: str, only: str) -> None:
     """Run the official conformance suite and Inspector against `mcp-agents serve`."""
+    warnings.simplefilter("ignore", MCPDeprecationWarning)  # the fixtures use what the suite still asks for
     node.install()
     began = time.monotonic()
     rows = anyio.run(_everything, path, only)
@@ -162,38 +185,49 @@ def main(path: str, only: str) -> None:
 
 
 async def _everything(path: str, only: str) -> list[Row]:
-    rows: list[Row] = []
+    """Both servers at once, each with what is played against it."""
+    rows: dict[str, list[Row]] = {"program": [], "fixtures": []}
 
-    def add(row: Row) -> None:
-        rows.append(row)
-        click.echo(f"{row.verdict:12} {row.what} {row.revision}", err=True)
+    async def collect(which: str, source: AsyncGenerator[Row, None]) -> None:
+        async with aclosing(source):
+            async for row in source:
+                rows[which].append(row)
+                click.echo(f"{row.verdict:12} {row.what} {row.revision}", err=True)
 
     with tempfile.TemporaryDirectory(prefix="mcp-agents-conformance-") as scratch:
-        async with _serving(Path(scratch)) as site:
-            token = await site.program("token")
-            async with connected(f"{site.url}/mcp/all", Credentials(token=token)) as remote:
-                agent = {"name": _AGENT, "description": "Greets.", "virtual_model": "rule-based"}
-                await remote.call("agent_create", agent)
-            async with injecting(site.url, token) as proxy:
-                for control in await _controls(site, proxy, path):
-                    add(control)
-                for name, revision in await _applicable(site, "--server", SERVER_SCENARIOS):
-                    if only in name:
-                        add(await _server_scenario(site, proxy, path, name, revision))
-            if any(only in name for name in AUTHORIZATION_SCENARIOS):
-                people = await _people(site)
-                known = await _applicable(site, "--authorization", AUTHORIZATION_SCENARIOS)
-                for revision in sorted({revision for _, revision in known}):
-                    for row in await _authorization_scenarios(site, people, revision):
-                        add(row)
-            if only in "Inspector":
-                for era in ("legacy", "modern"):
-                    for row in await _inspector(site, token, era):
-                        add(row)
-                add(await _inspector_without_token(site))
-    if all(row.what.startswith(_DOOR) for row in rows):
+        async with together() as tasks:
+            tasks.start_soon(collect, "program", _program(Path(scratch), path, only))
+            tasks.start_soon(collect, "fixtures", _fixtures(Path(scratch), only))
+    found = rows["program"] + rows["fixtures"]
+    if all(row.what.startswith(_DOOR) for row in found):
         raise click.ClickException(f"Nothing has {only!r} in its name.")
-    return rows
+    return found
+
+
+async def _program(folder: Path, path: str, only: str) -> AsyncGenerator[Row, None]:
+    """What is played against the program as it is served."""
+    async with _serving(folder) as site:
+        token = await site.program("token")
+        async with connected(f"{site.url}/mcp/all", Credentials(token=token)) as remote:
+            agent = {"name": _AGENT, "description": "Greets.", "virtual_model": "rule-based"}
+            await remote.call("agent_create", agent)
+        async with injecting(site.url, token) as proxy:
+            for control in await _controls(site, proxy, path):
+                yield control
+            for name, revision in await _applicable(site, "--server", SERVER_SCENARIOS):
+                if only in name:
+                    yield await _server_scenario(site, proxy, path, name, revision)
+        if any(only in name for name in AUTHORIZATION_SCENARIOS):
+            people = await _people(site)
+            known = await _applicable(site, "--authorization", AUTHORIZATION_SCENARIOS)
+            for revision in sorted({revision for _, revision in known}):
+                for row in await _authorization_scenarios(site, people, revision):
+                    yield row
+        if only in "Inspector":
+            for era in ("legacy", "modern"):
+                for row in await _inspector(site, token, era):
+                    yield row
+            yield await _inspector_without_token(site)
 
 
 @asynccontextmanager
@@ -252,33 +286,75 @@ async def _controls(site: Site, proxy: Proxy, path: str) -> list[Row]:
             answer = await http.post(url + path, json=_DISCOVER, headers=headers | more)
             good = answer.status_code == status and ("www-authenticate" in answer.headers) == (status == 401)
             notes = () if good else (f"HTTP {answer.status_code}, wanted {status}: {answer.text[:200]}",)
-            rows.append(_own(f"{_DOOR}{what}: {status}", good=good, notes=notes))
+            rows.append(_own(f"{_DOOR}{path}: {what}: {status}", good=good, notes=notes))
     return rows
 
 
 async def _server_scenario(site: Site, proxy: Proxy, path: str, name: str, revision: str) -> Row:
-    """One scenario, judged by the suite against the expected failures."""
+    """One scenario on one path."""
+    options = ["--scenario", name, "--spec-version", revision]
+    out, notes = await _played(site, proxy, path, options)
+    forgiven = EXPECTED_SKIPPED | (SKIPPED_FOR_AN_AGENT if path.startswith("/mcp/agent/") else frozenset())
+    return _judged(name, name, revision, _checks(out, name), forgiven, notes)
+
+
+async def _played(site: Site, proxy: Proxy, path: str, options: list[str]) -> tuple[Path, list[str]]:
+    """What the suite left of its scenarios, and what was wrong with the playing itself."""
     out = site.fresh()
-    options = ["--url", proxy.url + path, "--scenario", name, "--spec-version", revision, "-o", str(out)]
     before = proxy.requests - proxy.injected
-    done = await site.node(node.SUITE, "server", *options, "--expected-failures", str(EXPECTED))
-    checks = _checks(out, name)
-    statuses = Counter(check["status"] for check in checks)
-    notes = list(_remarks(checks))
-    skipped = {check["id"] for check in checks if check["status"] == "SKIPPED"} - EXPECTED_SKIPPED
-    if path.startswith("/mcp/agent/"):
-        skipped -= SKIPPED_FOR_AN_AGENT
-    if done.returncode:
-        notes.append(_last_words(done.stdout))
+    done = await site.node(node.SUITE, "server", "--url", proxy.url + path, *options, "-o", str(out))
+    notes = [_last_words(done.stdout)] if done.returncode else []
     if proxy.requests - proxy.injected != before:
         notes.append("a request was sent with a token of the suite's own")
-    return Row(
-        what=name,
-        revision=revision,
-        statuses=statuses,
-        good=done.returncode == 0 and statuses["SUCCESS"] > 0 and not skipped,
-        notes=tuple(notes),
-    )
+    return out, notes
+
+
+def _judged(
+    what: str, name: str, revision: str, checks: list[dict[str, Any]], forgiven: frozenset[str], notes: list[str]
+) -> Row:
+    """A scenario is good when something was checked, and all of it passed."""
+    statuses = Counter(check["status"] for check in checks)
+    skipped = {check["id"] for check in checks if check["status"] == "SKIPPED"} - forgiven
+    clean = not (statuses["FAILURE"] or statuses["WARNING"] or skipped or notes) and statuses["SUCCESS"] > 0
+    told = (*_remarks(checks), *notes) if checks else (f"{name} was not run", *notes)
+    return Row(what=what, revision=revision, statuses=statuses, good=clean, notes=told)
+
+
+async def _fixtures(folder: Path, only: str) -> AsyncGenerator[Row, None]:
+    """Everything that is required of a server, on the fixture server."""
+    async with fixtures.serving(folder / "fixtures") as server:
+        site = Site(server.url, folder)
+        async with injecting(server.url, await server.token(fixtures.TENANT)) as proxy:
+            for control in await _controls(site, proxy, fixtures.PATH):
+                yield control
+            for revision, count in SCORED.items():
+                scored = await _scored(site, revision)
+                if len(scored) != count:
+                    raise click.ClickException(f"{revision} scores {len(scored)} server scenarios, not {count}.")
+                names = [*scored, *(TASKS if revision == _REVISION else ())]
+                if not only:
+                    for row in await _required(site, proxy, names, revision):
+                        yield row
+                for name in names:
+                    if only and only in name:
+                        yield await _server_scenario(site, proxy, fixtures.PATH, name, revision)
+
+
+async def _scored(site: Site, revision: str) -> list[str]:
+    """The server scenarios that the suite scores for a revision."""
+    listed = (await site.node(node.SUITE, "list", "--server", "--requirements", revision)).stdout.decode()
+    ours = listed.partition("Server scenarios")[2].partition("Client scenarios")[0]
+    return _NAMES.findall(ours)
+
+
+async def _required(site: Site, proxy: Proxy, names: list[str], revision: str) -> list[Row]:
+    """What a revision requires, in one run of the suite, and whatever else it plays along with that."""
+    out, notes = await _played(site, proxy, fixtures.PATH, ["--requirements", revision])
+    played = {found["name"] for path in out.iterdir() if (found := _FOLDER.fullmatch(path.name))}
+    return [
+        _judged(f"{_FIXTURES}{name}", name, revision, _checks(out, name), EXPECTED_SKIPPED, notes)
+        for name in [*names, *sorted(played - set(names) - set(NOT_FOR_US))]
+    ]
 
 
 @dataclass(frozen=True)
@@ -383,7 +459,8 @@ def _own(what: str, *, good: bool, revision: str = "", notes: tuple[str, ...] = 
 
 def _checks(out: Path, name: str) -> list[dict[str, Any]]:
     """What the suite left about a scenario; nothing when it did not get that far."""
-    found = [path for path in out.rglob("checks.json") if name in path.parent.name]
+    folder = re.compile(rf"(?:server|authorization-server)-{re.escape(name)}-{_STAMP}")
+    found = [path for path in out.rglob("checks.json") if folder.fullmatch(path.parent.name)]
     checks: list[dict[str, Any]] = json.loads(found[0].read_text("utf-8")) if len(found) == 1 else []
     return checks
 
@@ -400,10 +477,8 @@ def _remarks(checks: list[dict[str, Any]]) -> list[str]:
 
 
 def _last_words(said: bytes) -> str:
-    """The suite's verdict on its baseline, or else the end of what it printed."""
-    text = " ".join(said.decode().split())
-    verdict = _VERDICT.search(text)
-    return f"the suite: {text[verdict.start() :] if verdict else text[-400:]}"
+    """The end of what the suite printed."""
+    return f"the suite: {' '.join(said.decode().split())[-400:]}"
 
 
 def _answer(done: "subprocess.CompletedProcess[bytes]") -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The tasks extension on a real server: the wire as it is, and an official client that claims task results."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.anyio
 KNOWS: dict[str, Any] = {CLIENT_CAPABILITIES_META_KEY: {"extensions": {EXTENSION: {}}}}
 SHOWS: dict[str, Any] = {CLIENT_CAPABILITIES_META_KEY: {"extensions": {EXTENSION: {}}, "elicitation": {}}}
 PATH = "/mcp/agent/doer"
+ASKS = "The agent doer asks: "
 BEGINNINGS: dict[str, str] = {"agent_execute": "/mcp/all", "execution_wait": "/mcp/all", "doer": PATH}
 """Every tool that may run long, with the path it is called on."""
 
@@ -240,6 +242,67 @@ async def test_the_same_key_is_the_same_task(tmp_path: Path) -> None:
         again = await begun(wire, idempotency_key="k")
         assert (again["taskId"], again["status"]) == (first["taskId"], "working")
         assert (await asked(wire, "tasks/get", again["taskId"])).result["status"] == "completed"
+
+
+def asking(*messages: str) -> str:
+    """A prompt whose run asks all of this at once, on the rule-based model."""
+    schema = {"properties": {"name": {"type": "string"}}, "required": ["name"]}
+    calls = [f"builtin__ask_user with {json.dumps({'message': each, 'schema': schema})}" for each in messages]
+    return f"call in parallel: {'; '.join(calls)}"
+
+
+async def test_what_a_task_asks_is_answered_with_an_update(tmp_path: Path) -> None:
+    """One after the other, by key; what is not asked is passed over, what does not fit is refused, and all survives
+    a look through another replica. A key is not asked again."""
+    async with served(tmp_path) as server, served(tmp_path, workers=0) as second, browserless() as http:
+        wire = Wire(http, server.url, await server.token("acme"))
+        elsewhere = Wire(http, second.url, await second.token("acme"))
+        made = {"name": "doer", "virtual_model": "rule-based", "tools": ["builtin/ask_user"]}
+        assert (await wire.call("agent_create", made)).good
+        task_id = (await begun(wire, asking("First?", "Second?")))["taskId"]
+        waiting = await until(elsewhere, task_id, "input_required", meta=SHOWS)
+        assert waiting["statusMessage"] == f"waiting for a person: {ASKS}First?"
+        requests = waiting["inputRequests"]
+        assert [each["method"] for each in requests.values()] == ["elicitation/create"] * 2
+        params = {each["params"]["message"]: each["params"]["requestedSchema"] for each in requests.values()}
+        assert set(params) == {f"{ASKS}First?", f"{ASKS}Second?"}
+        assert params[f"{ASKS}First?"]["required"] == ["name"]
+        # A client that shows no forms is asked nothing; the run still waits.
+        assert (await asked(wire, "tasks/get", task_id)).result["status"] == "working"
+        first, other = requests
+        for wrong in ({"action": "accept", "content": {"name": 7}}, {"action": "perhaps"}, 12345, None):
+            refused = await asked(wire, "tasks/update", task_id, meta=SHOWS, inputResponses={first: wrong})
+            assert code(refused) == (400, mcp.INVALID_PARAMS), wrong
+        said = {"action": "accept", "content": {"name": "Ada"}}
+        answered = {first: said, "apr_nobody": said, "": 5}
+        for _ in range(2):  # the second time it is not asked any more
+            update = await asked(elsewhere, "tasks/update", task_id, meta=SHOWS, inputResponses=answered)
+            assert set(update.result) == {"resultType", "_meta"}
+        left = await until(wire, task_id, "input_required", meta=SHOWS)
+        assert set(left["inputRequests"]) == {other}
+        await asked(wire, "tasks/update", task_id, meta=SHOWS, inputResponses={other: {"action": "cancel"}})
+        assert set((await until(wire, task_id, "input_required", meta=SHOWS))["inputRequests"]) == {other}
+        await asked(wire, "tasks/update", task_id, meta=SHOWS, inputResponses={other: {"action": "decline"}})
+        ended = await until(wire, task_id, "completed", meta=SHOWS)
+        calls = ended["result"]["structuredContent"]["tool_calls"]
+        assert sorted(call["state"] for call in calls) == ["done", "failed"]
+        late = await asked(wire, "tasks/update", task_id, meta=SHOWS, inputResponses={other: said})
+        assert late.status == 200
+
+
+async def test_only_what_the_caller_may_answer_is_asked(tmp_path: Path) -> None:
+    """A colleague without the right to decide sees that a task waits, and is not asked; answering is refused."""
+    async with served(tmp_path) as server, browserless() as http:
+        wire = Wire(http, server.url, await server.token("acme"))
+        made = {"name": "doer", "virtual_model": "rule-based", "tools": ["builtin/ask_user"]}
+        assert (await wire.call("agent_create", made)).good
+        task_id = (await begun(wire, asking("Who?")))["taskId"]
+        (key,) = (await until(wire, task_id, "input_required", meta=SHOWS))["inputRequests"]
+        reader = Wire(http, server.url, await server.token("acme", "executions:read"))
+        seen = (await asked(reader, "tasks/get", task_id, meta=SHOWS)).result
+        assert (seen["status"], seen["statusMessage"]) == ("working", f"waiting for a person: {ASKS}Who?")
+        said = {key: {"action": "accept", "content": {"name": "Ada"}}}
+        assert (await asked(reader, "tasks/update", task_id, meta=SHOWS, inputResponses=said)).status == 403
 
 
 async def test_another_replica_serves_the_task(tmp_path: Path) -> None:
