@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from mcp_agents.kernel import ids
 from mcp_agents.kernel.errors import AgentsError, Denied, Exhausted, Invalid, Unavailable
 from mcp_agents_auth import pages
 from mcp_agents_auth.authorize import AuthorizeRequest
@@ -25,6 +26,7 @@ from mcp_agents_auth.sessions import form_token, form_token_fits
 _NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache", "X-Content-Type-Options": "nosniff"}
 _PUBLIC: Final = {"Cache-Control": "public, max-age=300", "X-Content-Type-Options": "nosniff"}
 _SIGN_IN: Final = "sign-in"
+_APPROVAL: Final = "approval"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -48,6 +50,16 @@ def routes(auth: AuthServer) -> list[Route]:
             (f"{prefix}/oauth/consent", browser.consent, "POST"),
         ]
     return [Route(place, endpoint, methods=[method]) for place, endpoint, method in table]
+
+
+def cookie_name(issuer: str) -> str:
+    """The cookie of a signed-in browser; `__Host-` needs https."""
+    return "__Host-mcp-agents" if issuer.startswith("https:") else "mcp-agents-sign-in"
+
+
+def sign_in_for(issuer: str, approval_id: str) -> str:
+    """Where a browser signs in to come back to the page of an approval."""
+    return f"{issuer}/oauth/sign-in?{urlencode({'next': urlencode({_APPROVAL: approval_id})})}"
 
 
 class _MachineEndpoints:
@@ -97,7 +109,7 @@ class _BrowserEndpoints:
     def __init__(self, auth: AuthServer) -> None:
         self._auth = auth
         self._secure = auth.issuer.startswith("https:")
-        self._cookie = "__Host-mcp-agents" if self._secure else "mcp-agents-sign-in"
+        self._cookie = cookie_name(auth.issuer)
         self._sign_in_url = f"{auth.issuer}/oauth/sign-in"
         self._consent_url = f"{auth.issuer}/oauth/consent"
 
@@ -174,9 +186,14 @@ class _BrowserEndpoints:
         if next_form is None:
             response = pages.message_page("Signed in", "You can connect a client now, and close this page.")
         else:
-            response = _redirect(f"{self._auth.issuer}/oauth/authorize?{next_form.encoded()}")
+            response = _redirect(self._after_sign_in(next_form))
         self._set_cookie(response, fresh)
         return response
+
+    def _after_sign_in(self, form: Form) -> str:
+        if approval := form.parameters.get(_APPROVAL):
+            return f"{self._auth.issuer}/approvals/{approval}"
+        return f"{self._auth.issuer}/oauth/authorize?{form.encoded()}"
 
     async def _sign_in_page(self, form: dict[str, str], cookie: str, error: str = "", status: int = 200) -> Response:
         token = form_token(cookie, _SIGN_IN)
@@ -201,10 +218,13 @@ class _BrowserEndpoints:
         )
 
     async def _asked(self, query: str) -> tuple[Form | None, AuthorizeRequest | None]:
-        """The authorization request that a form carries along, validated again; nothing when it carries none."""
+        """The authorization request that a form carries along, validated again; nothing when it carries none, and
+        no request when it leads back to an approval."""
         if not query:
             return None, None
         form = parse(query.encode("utf-8", "surrogatepass"))
+        if ids.is_id(form.once().get(_APPROVAL, ""), "apr"):
+            return Form({_APPROVAL: form.parameters[_APPROVAL]}, frozenset()), None
         return form, await self._auth.authorization.validate(form.parameters, form.repeated)
 
     def _refused(self, error: Exception, *, may_redirect: bool = True) -> Response:

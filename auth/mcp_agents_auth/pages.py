@@ -1,4 +1,5 @@
-"""The sign-in and consent pages: plain HTML that works without scripts, and the headers that guard it.
+"""The pages for signing in, for consent and for approvals: plain HTML that works without scripts, and the headers
+that guard it.
 
 Everything that is not a literal here is escaped. One style sheet, allowed by its hash; no script at all.
 """
@@ -19,10 +20,11 @@ _STYLE: Final = (
     "body{font:1rem/1.5 system-ui,sans-serif;margin:0;background:#f4f5f7;color:#1c2024}"
     "main{max-width:28rem;margin:8vh auto;padding:2rem;background:#fff;border:1px solid #d5d9df;border-radius:.5rem}"
     "h1{font-size:1.375rem;margin-top:0}label{display:block;margin:1rem 0 .25rem}"
-    "input[type=email],input[type=password]{width:100%;box-sizing:border-box;padding:.5rem;font:inherit}"
+    "input[type=email],input[type=password],input[type=text]{width:100%;box-sizing:border-box;padding:.5rem;font:inherit}"
     "button{font:inherit;padding:.5rem 1.25rem;margin:1.5rem .5rem 0 0;cursor:pointer}"
     ".error{border-left:.25rem solid #b3261e;padding-left:.75rem;color:#8c1d18}"
-    "dt{font-weight:600;margin-top:.75rem}dd{margin:0;overflow-wrap:anywhere}fieldset{border:1px solid #d5d9df}"
+    "dt{font-weight:600;margin-top:.75rem}dd{margin:0;overflow-wrap:anywhere;white-space:pre-wrap}"
+    "fieldset{border:1px solid #d5d9df}"
 )
 _STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
@@ -104,6 +106,23 @@ def consent_page(
         '<button type="submit" name="decision" value="deny">Deny</button></form>'
     )
     return _page("Allow access?", body, form_target=request.redirect_uri)
+
+
+def approval_page(
+    action: str, switch: str, *, form_token: str, user: User, facts: list[tuple[str, str]]
+) -> HTMLResponse:
+    """Asks whether something may be done; `facts` are what it is, by name. `switch` signs in as somebody else."""
+    listed = "".join(f"<dt>{escape(name)}</dt><dd><bdi>{escape(text)}</bdi></dd>" for name, text in facts)
+    body = (
+        f"<p>Signed in as <bdi>{escape(user.email)}</bdi> "
+        f'(<a href="{escape(switch)}">use another account</a>)</p><dl>{listed}</dl>'
+        f"{_form(action, form_token)}"
+        '<label for="reason">Reason, for the agent and the record</label>'
+        '<input id="reason" name="reason" type="text" maxlength="2000" autocomplete="off">'
+        '<button type="submit" name="decision" value="approve">Approve</button>'
+        '<button type="submit" name="decision" value="refuse">Refuse</button></form>'
+    )
+    return _page("Approve this call?", body)
 
 
 def _choice(offers: list[Offer]) -> str:

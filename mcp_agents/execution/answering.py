@@ -47,7 +47,6 @@ class Questions:
             return run.view()
         event = _event(question, principal, answer)
         run = await self._post.put(space, execution_id, event, lambda run: _still(run, question.id))
-        self._post.faults.reach("answer:stored")
         await self._post.wake(space, run, f"told.{question.id}")
         await self._register.sync(space, run)
         return run.view()

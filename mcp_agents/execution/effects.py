@@ -21,10 +21,6 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 REPEATED: Final = "An earlier call with the same arguments may have taken effect."
 LOST: Final = "its worker was lost after the call was claimed"
 
-APPROVAL_EXPIRED: Final = "APPROVAL_EXPIRED"
-APPROVAL_VOID: Final = "APPROVAL_VOID"
-QUESTION_EXPIRED: Final = "QUESTION_EXPIRED"
-
 
 def digest(call: ToolCall) -> str:
     """What a call would do: the tool and its canonical arguments."""

@@ -18,7 +18,6 @@ from mcp_agents.kernel import ids
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Fenced, Unavailable
 from mcp_agents.kernel.events import Posted
-from mcp_agents.kernel.faults import Faults
 from mcp_agents.kernel.tenancy import TenantSpace
 
 PATIENCE_SECONDS: Final = 30.0
@@ -28,8 +27,8 @@ _AGAIN_SECONDS: Final = 0.5
 class Post:
     """Posts events. Holds no state of any run."""
 
-    def __init__(self, dispatcher: Dispatcher, clock: Clock, faults: Faults) -> None:
-        self._dispatcher, self._clock, self.faults = dispatcher, clock, faults
+    def __init__(self, dispatcher: Dispatcher, clock: Clock) -> None:
+        self._dispatcher, self._clock = dispatcher, clock
 
     async def run(self, space: TenantSpace, execution_id: str) -> Run:
         """The run as it stands. Raises `NotFound` (`EXECUTION_UNKNOWN`)."""

@@ -14,7 +14,6 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Struct
 
-from mcp_agents.execution import effects
 from mcp_agents.execution.questions import Kind
 from mcp_agents.execution.run import Posed, Run
 from mcp_agents.kernel.clock import Clock
@@ -139,9 +138,13 @@ def _end(posed: Posed) -> Status:
     """How a question that is not open any more ended."""
     if posed.told:
         return posed.told.outcome
-    if posed.call.result.startswith((effects.APPROVAL_EXPIRED, effects.QUESTION_EXPIRED)):
-        return "expired"
-    return "void" if posed.call.result.startswith(effects.APPROVAL_VOID) else "ended"
+    match posed.call.result.partition(":")[0]:
+        case "APPROVAL_EXPIRED" | "QUESTION_EXPIRED":
+            return "expired"
+        case "APPROVAL_VOID":
+            return "void"
+        case _:
+            return "ended"
 
 
 def _age(question_id: str) -> str:

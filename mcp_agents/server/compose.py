@@ -134,7 +134,7 @@ async def open_house(
         archive = Archive(tenancy, spending, register, keep_days=settings.retention.execution_days)
         asker = Asker(models, spending, clock, faults)
         approvals = Approvals(agents, clock, public_url)
-        post = Post(dispatcher, clock, faults)
+        post = Post(dispatcher, clock)
         loop = Loop(asker, toolsets, Children(agents, dispatcher, clock), approvals, register, faults)
         auth = build_auth(tenancy.platform(), vault, clock, issuer=public_url, resource=f"{public_url}/mcp")
         yield House(

@@ -29,6 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_agents.kernel.errors import AgentsError, Invalid
 from mcp_agents.server import rendering, strict_json
+from mcp_agents.server.approval_pages import routes as approval_routes
 from mcp_agents.server.compose import House
 from mcp_agents.server.config import LOOPBACK
 from mcp_agents.server.mcp import AGENT_PREFIX, Door, Seat
@@ -77,6 +78,7 @@ def app(house: House, door: Door | None = None) -> Starlette:
             Route(WELL_KNOWN, metadata),
             Route(WELL_KNOWN + "/{path:path}", metadata),
             *authorization_routes(house.auth),
+            *approval_routes(house),
             Route("/mcp", gate),
             Route("/mcp/{selection:path}", gate),
         ],

@@ -8,7 +8,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,8 +21,10 @@ import psutil
 from mcp_agents.agents.spec import AgentDraft
 from mcp_agents.execution.dispatch import Dispatcher
 from mcp_agents.execution.orders import Order
+from mcp_agents.execution.questions import Answer
 from mcp_agents.execution.run import Run
 from mcp_agents.execution.signals import Delta
+from mcp_agents.kernel.errors import Conflict
 from mcp_agents.kernel.events import FinalEvent, Started, event_name
 from mcp_agents.kernel.faults import Faults
 from mcp_agents.kernel.tasks import background
@@ -130,7 +132,13 @@ class Play:
     def order(self) -> Order:
         """What the client asks for."""
         name = self.scenario.name
-        agents = {"tool": "safe" if self.scenario.trusted else "worker", "parallel": "parallel", "child": "parent"}
+        agents = {
+            "tool": "safe" if self.scenario.trusted else "worker",
+            "parallel": "parallel",
+            "child": "parent",
+            "approval": "guarded",
+            "question": "asking",
+        }
         agent = agents[self.scenario.work]
         return Order(agent=agent, prompt=f"Do it. <{name}>", idempotency_key="once")
 
@@ -138,12 +146,17 @@ class Play:
         space, dispatcher = house.tenancy.of(CALLER), house.services.dispatcher
         follower = Follower(self.scenario.nth)
         async with background() as following:
-            if self.scenario.role in ("worker", "nats"):
+            if self.scenario.role in ("worker", "nats", "person"):
                 execution_id = await dispatcher.submit(space, CALLER, self.order)
                 following.start_soon(follower.follow, dispatcher, space, execution_id)
-            died = False
+            died, more = False, dict[str, Any]()
+            if self.scenario.role == "person":
+                await self._until_asked(house, space, execution_id)
+                more = {"execution_id": execution_id, "answer": msgspec.to_builtins(self.answer)}
+            elif self.scenario.work in ("approval", "question"):
+                following.start_soon(self._answer, house, space)
             if killer is None:
-                pid = await self.nursery.bear(self.dying())
+                pid = await self.nursery.bear(self.dying() | more)
                 if self.scenario.work == "parallel":
                     following.start_soon(self._give_turns)
                 if self.scenario.point == STREAM:
@@ -174,6 +187,35 @@ class Play:
             await house.services.dispatcher.submit(space, CALLER, self.order)
         elif scenario.role == "front":
             assert await house.crew.recovery.sweep() == 1
+        elif scenario.role == "person":  # who was not told that their answer was taken gives it again
+            with suppress(Conflict):
+                await house.services.questions.answer(space, CALLER, await self._id(house, space), "", self.answer)
+
+    @property
+    def answer(self) -> Answer:
+        """What the person says."""
+        return Answer(content={"approve": True} if self.scenario.work == "approval" else {"answer": "The second."})
+
+    async def _id(self, house: House, space: TenantSpace) -> str:
+        return await first_run(space, house.services.dispatcher)
+
+    async def _until_asked(self, house: House, space: TenantSpace, execution_id: str) -> None:
+        """The run is brought to its question by this process, which then works no more."""
+        async with background() as tasks:
+            tasks.start_soon(house.crew.work, 1)
+            while not (await house.services.dispatcher.view(space, execution_id)).questions or await space.queued():
+                await anyio.sleep(0.01)
+
+    async def _answer(self, house: House, space: TenantSpace) -> None:
+        """A person who answers as soon as the run waits for them, whoever is alive then."""
+        dispatcher = house.services.dispatcher
+        while not await space.execution_ids():
+            await anyio.sleep(0.01)
+        execution_id = await self._id(house, space)
+        while (view := await dispatcher.view(space, execution_id)).status != "waiting":
+            await anyio.sleep(0.01)
+        with suppress(Conflict):
+            await house.services.questions.answer(space, CALLER, view.execution_id, "", self.answer)
 
     async def _until_held(self, follower: Follower | None) -> None:
         """A part of the answer has been sent, and shown to the follower if there was one from the beginning."""
@@ -273,8 +315,13 @@ async def furnish(house: House, tools: CountedTools) -> None:
         ("worker", ["counted/record"]),
         ("safe", ["trusted/record"]),
         ("parallel", ["counted/record_in_turn", "trusted/record_in_turn"]),
+        ("guarded", ["counted/record"]),
+        ("asking", ["builtin/ask_user"]),
         ("child", []),
         ("parent", ["agent:child"]),
     ):
-        draft = AgentDraft.model_validate({"name": name, "virtual_model": "scripted", "tools": bindings})
+        policy = {"approvals": [{"tool": "counted/*"}]} if name == "guarded" else {}
+        draft = AgentDraft.model_validate(
+            {"name": name, "virtual_model": "scripted", "tools": bindings, "policy": policy}
+        )
         await house.services.agents.create(space, draft)

@@ -13,15 +13,19 @@ STREAM = "stream"
 """Not a fault point: a follower has been shown a part of the answer, and more of it is to come."""
 TEXT = "It is done and over."
 
-Role = Literal["worker", "serving", "front", "nats"]
-Work = Literal["tool", "parallel", "child"]
+ASK_APPROVAL = "append:ModelAnswered+ApprovalRequested"
+ASK_QUESTION = "append:ModelAnswered+InputRequested"
+
+Role = Literal["worker", "serving", "front", "nats", "person"]
+Work = Literal["tool", "parallel", "child", "approval", "question"]
 
 
 @dataclass(frozen=True)
 class Scenario:
     """Who dies at the `nth` time a point is reached; paid model answers, effects of tools, calls left unknown then.
 
-    `work` is what the run does: a call of a tool, of three at once, or of another agent.
+    `work` is what the run does: a call of a tool, of three at once, of another agent, of a tool that a person
+    approves first, or a question to a person. In the role `person` it is the process that takes their answer.
     """
 
     name: str
@@ -59,7 +63,9 @@ class Scenario:
 
     def _calls(self) -> list[Call]:
         match self.work:
-            case "tool":
+            case "question":
+                return [Call(name="builtin__ask_user", arguments='{"message": "Which one?"}')]
+            case "tool" | "approval":
                 server = "trusted" if self.trusted else "counted"
                 return [Call(name=f"{server}__record", arguments=f'{{"place": "{self.name}"}}')]
             case "parallel":
@@ -74,6 +80,20 @@ class Scenario:
 
 def _child(name: str, point: str, answers: int = 3, nth: int = 1, role: Role = "worker") -> Scenario:
     return Scenario(name, point, answers=answers, effects=0, nth=nth, role=role, work="child")
+
+
+def _asking(
+    name: str,
+    point: str,
+    *,
+    answers: int = 2,
+    effects: int = 1,
+    unknown: int = 0,
+    nth: int = 1,
+    role: Role = "worker",
+    work: Work = "approval",
+) -> Scenario:
+    return Scenario(name, point, answers, effects, unknown, nth, role=role, work=work)
 
 
 WORKER = [
@@ -173,6 +193,35 @@ CHILD = [
     _child("child-before-job-done", "job:done", nth=2),
     _child("serving-child-ended-parent-not-woken", f"{END}:stored", role="serving"),
 ]
+APPROVAL = [
+    _asking("approval-before-requested", f"{ASK_APPROVAL}:before", answers=3),
+    _asking("approval-requested", f"{ASK_APPROVAL}:stored"),
+    _asking("approval-before-handed-off", "append:HandedOff:before"),
+    _asking("approval-handed-off", "append:HandedOff:stored"),
+    _asking("approval-before-job-done", "job:done"),
+    _asking("approval-before-decided", "append:ApprovalDecided:before", role="person"),
+    _asking("approval-decided-not-queued", "append:ApprovalDecided:stored", role="person"),
+    _asking("approval-before-resumed", "append:Started:before", nth=2),
+    _asking("approval-resumed", "append:Started:stored", nth=2),
+    _asking("approval-before-claim", "append:ToolClaimed:before"),
+    _asking("approval-claim-stored", "append:ToolClaimed:stored", effects=0, unknown=1),
+    _asking("approval-before-tool-sent", "tool:send", effects=0, unknown=1),
+    _asking("approval-tool-answer-lost", "tool:answered", unknown=1),
+    _asking("approval-before-tool-done", "append:ToolDone:before", unknown=1),
+    _asking("approval-tool-done", "append:ToolDone:stored"),
+    _asking("serving-approval-requested", f"{ASK_APPROVAL}:stored", role="serving"),
+    _asking("serving-approval-before-handed-off", "append:HandedOff:before", role="serving"),
+    _asking("serving-approval-handed-off", "append:HandedOff:stored", role="serving"),
+]
+QUESTION = [
+    _asking("question-before-asked", f"{ASK_QUESTION}:before", answers=3, effects=0, work="question"),
+    _asking("question-asked", f"{ASK_QUESTION}:stored", effects=0, work="question"),
+    _asking("question-handed-off", "append:HandedOff:stored", effects=0, work="question"),
+    _asking("question-before-answered", "append:InputReceived:before", effects=0, role="person", work="question"),
+    _asking("question-answered-not-queued", "append:InputReceived:stored", effects=0, role="person", work="question"),
+    _asking("question-resumed", "append:Started:stored", nth=2, effects=0, work="question"),
+    _asking("question-before-second-turn", "model:send", nth=2, effects=0, work="question"),
+]
 FRONT = [
     Scenario("front-before-request", "append:Requested:before", role="front"),
     Scenario("front-keyed", "accept:keyed", role="front"),
@@ -188,4 +237,4 @@ NATS = [
     ),
     Scenario("nats-stream-first-cut", STREAM, role="nats"),
 ]
-EVERY = [*WORKER, *REPEATABLE, *SERVING, *PARALLEL, *STREAMING, *PARENT, *CHILD, *FRONT, *NATS]
+EVERY = [*WORKER, *REPEATABLE, *SERVING, *PARALLEL, *STREAMING, *PARENT, *CHILD, *APPROVAL, *QUESTION, *FRONT, *NATS]

@@ -3,12 +3,14 @@
 import pytest
 
 from tests.crash.scenarios import (
+    APPROVAL,
     CHILD,
     EVERY,
     FRONT,
     NATS,
     PARALLEL,
     PARENT,
+    QUESTION,
     REPEATABLE,
     SERVING,
     STREAMING,
@@ -26,6 +28,8 @@ SECTIONS = {
     "A worker dies in the middle of a streamed answer": STREAMING,
     "A worker dies over a run that calls another agent": PARENT,
     "A worker dies over the run of a called agent": CHILD,
+    "A process dies over a call that a person approves": APPROVAL,
+    "A process dies over a question of an agent": QUESTION,
     "A front end dies": FRONT,
     "The NATS server dies": NATS,
 }

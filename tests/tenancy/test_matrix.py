@@ -17,7 +17,7 @@ import pytest
 
 from mcp_agents.kernel.tasks import together
 from tests.hostile.wire import ERAS, Answer, Era, Wire
-from tests.tenancy.world import EFFECT, PROVIDER, TWIN, Tenant, World, fresh, world
+from tests.tenancy.world import APPROVAL, EFFECT, PROVIDER, TWIN, Tenant, World, fresh, world
 
 pytestmark = pytest.mark.anyio
 
@@ -66,6 +66,11 @@ async def the_bound_agent(owner: Tenant, value: str) -> Any:
 async def the_run(owner: Tenant, value: str) -> Any:
     run = (await owner.wire.call("execution_get", {"execution_id": value})).value
     return {key: part for key, part in run.items() if key != "timings"}
+
+
+async def the_approval(owner: Tenant, value: str) -> Any:
+    listed = (await owner.wire.call("approval_list", {"limit": 100})).value["approvals"]
+    return [asked for asked in listed if asked["id"] == value]
 
 
 async def the_letter(owner: Tenant, value: str) -> Any:
@@ -623,7 +628,7 @@ async def test_no_variant_of_a_foreign_id_reaches_it(strangers: World, variant: 
     assert not wrong, "\n".join(wrong)
 
 
-ALLOWED = {(tool, "empty") for tool in ("execution_list", "tool_list", "usage_report", "cost_report")}
+ALLOWED = {(tool, "empty") for tool in ("execution_list", "approval_list", "tool_list", "usage_report", "cost_report")}
 """Where an empty text is no reference but the absence of a filter."""
 
 

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ import anyio
 import httpx2
 from mcp.server.mcpserver import MCPServer
 
+from mcp_agents.execution import approving
 from mcp_agents.execution.orders import Order
 from mcp_agents.execution.run import Run
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.events import (
     START,
     AnyEvent,
+    ApprovalRequested,
+    Caller,
     Failed,
     HandedOff,
     InputRequested,
@@ -77,6 +81,8 @@ class Upstream:
 
 EFFECT = "eff_06f0a1b2c3d4e5f6g7h8i9jkln"
 """The effect of every run that waits to be told about one."""
+APPROVAL = "apr_06f0a1b2c3d4e5f6g7h8i9jkln"
+"""The approval that every run of `deciding` waits for."""
 
 
 class Tenant:
@@ -158,6 +164,36 @@ class Tenant:
             ]
         )
 
+    async def approval(self) -> str:
+        """The id of an approval for which a run waits."""
+        approval_id = ids.mint("apr", self._house.tenancy.clock)
+        await self.deciding(approval_id)
+        self.owned.add(approval_id)
+        return approval_id
+
+    async def deciding(self, approval_id: str = APPROVAL) -> str:
+        """The id of a run that waits for this approval."""
+        caller = Principal(tenant=self.name, subject="caller", scopes=frozenset())
+        agent = (await self._house.services.agents.get(self._house.tenancy.of(caller), await self.twin())).value
+        call = ToolCall(call_id="c1", tool="gone__tool")
+        asked = ApprovalRequested(
+            approval_id=approval_id,
+            call_id="c1",
+            tool=call.tool,
+            digest="d",
+            binding=approving.binding(Caller.of(caller), call, agent),
+            message=f"May it, {self.name}?",
+            expires_at=self._house.tenancy.clock.now() + timedelta(hours=1),
+        )
+        return await self._left(
+            [
+                Started(worker="w", attempt=1),
+                ModelAnswered(turn=1, model="m", tool_calls=(call,)),
+                asked,
+                HandedOff(to=()),
+            ]
+        )
+
     async def _left(self, events: list[AnyEvent]) -> str:
         """A run of this tenant's twin as a worker would leave it behind."""
         caller = Principal(tenant=self.name, subject="caller", scopes=frozenset())
@@ -169,6 +205,7 @@ class Tenant:
         run = Run.folded(execution_id, entries)
         if run.finished:
             await self._house.services.archive.ended(space, run)
+        await self._house.services.register.sync(space, run)
         self.owned.add(execution_id)
         return execution_id
 
