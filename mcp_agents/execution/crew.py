@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import anyio
 
+from mcp_agents.execution.abandonment import Abandonment
 from mcp_agents.execution.archive import Archive
 from mcp_agents.execution.recovery import Recovery
 from mcp_agents.execution.station import Station
@@ -28,6 +29,7 @@ class Crew:
     station: Station
     archive: Archive
     recovery: Recovery
+    abandonment: Abandonment
     tools: Tools
     concurrency: int
 
@@ -42,6 +44,7 @@ class Crew:
             for _ in range(workers):
                 tasks.start_soon(self.worker().work)
             tasks.start_soon(self.recovery.work)
+            tasks.start_soon(self.abandonment.work)
             tasks.start_soon(self.archive.work)
             tasks.start_soon(self._keep_slots)
 

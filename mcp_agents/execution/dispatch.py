@@ -17,6 +17,7 @@ import anyio
 
 from mcp_agents.agents.catalog import AgentCatalog
 from mcp_agents.execution import endings, joining
+from mcp_agents.execution.attention import Attention
 from mcp_agents.execution.orders import Order
 from mcp_agents.execution.recorder import Recorder
 from mcp_agents.execution.register import Register
@@ -67,8 +68,9 @@ class Dispatcher:
         slots: Slots,
         quotas: Quotas,
         register: Register,
+        attention: Attention,
     ) -> None:
-        self._tenancy, self._agents, self._register = tenancy, agents, register
+        self._tenancy, self._agents, self._register, self._attention = tenancy, agents, register, attention
         self._station, self._slots, self._quotas = station, slots, quotas
         self._full_until: dict[tuple[str, ...], float] = {}
 
@@ -84,24 +86,24 @@ class Dispatcher:
 
     @asynccontextmanager
     async def execute(
-        self, space: TenantSpace, principal: Principal, order: Order, *, deltas: bool
-    ) -> AsyncIterator[tuple[str, AsyncIterator[Update]]]:
+        self, space: TenantSpace, principal: Principal, order: Order, *, deltas: bool, joins: str = ""
+    ) -> AsyncIterator[tuple[str, "Updates"]]:
         """Accepts a run as `submit` does and follows it from its start: its execution id, and its updates.
 
         A block that is left before the run's end has been seen was a caller that was lost, or that was told to
-        come back: the same call within five minutes joins the run.
+        come back: the same call within five minutes joins the run. `joins` is the run that it goes on with, where
+        it is known that it is the same call.
         """
-        prepared = await self._prepare(space, principal, order, rejoin=True)
-        seen = _Seen()
+        prepared = await self._prepare(space, principal, order, rejoin=True, joins=joins)
         # Listening begins before there is anything to hear, so that a new run need not be read at all.
-        async with self.follow(space, prepared.execution_id, empty=prepared.new, deltas=deltas) as updates:
+        async with self._following(space, prepared.execution_id, empty=prepared.new, deltas=deltas) as updates:
             await self._accept(space, principal, order, prepared)
             try:
-                yield prepared.execution_id, seen.by(updates)
+                yield prepared.execution_id, updates
             finally:
-                if prepared.call_name and not (seen.end and prepared.new):
+                if prepared.call_name and not (updates.ended and prepared.new):
                     with anyio.move_on_after(5, shield=True):
-                        await self._keep_delivery(space, prepared, delivered=seen.end)
+                        await self._keep_delivery(space, prepared, delivered=updates.ended)
 
     async def start(self, space: TenantSpace, principal: Principal, order: Order, execution_id: str) -> None:
         """Accepts a run under an id that its caller owns (a call of a run, a requeued dead letter), once."""
@@ -110,19 +112,23 @@ class Dispatcher:
         await self._accept(space, principal, order, prepared)
 
     async def _prepare(
-        self, space: TenantSpace, principal: Principal, order: Order, *, rejoin: bool = False
+        self, space: TenantSpace, principal: Principal, order: Order, *, rejoin: bool = False, joins: str = ""
     ) -> _Prepared:
         agent = (await self._agents.get(space, order.agent)).value
         requested = order.requested(agent, principal)
         minted = ids.mint("ex", self._tenancy.clock)
-        if order.idempotency_key:
+        if order.idempotency_key and not joins:
             known = await joining.by_key(space, principal, order, agent, minted)
             self._tenancy.faults.reach("accept:keyed")
             return _Prepared(known, requested, new=known == minted)
         if not rejoin:
             return _Prepared(minted, requested, new=True)
         name = joining.call_name(principal, order, agent)
+        if joins:
+            return _Prepared(joins, requested, new=False, call_name=name)
         known = await joining.undelivered(space, name) or minted
+        if known != minted and (run := await self.find(space, known)) and run.status == "cancelled":
+            known = minted  # nobody asks again for a run that was called off
         return _Prepared(known, requested, new=known == minted, call_name=name)
 
     async def _keep_delivery(self, space: TenantSpace, prepared: _Prepared, *, delivered: bool) -> None:
@@ -227,7 +233,13 @@ class Dispatcher:
         return Run.folded(execution_id, entries) if entries else None
 
     async def run(self, space: TenantSpace, execution_id: str) -> Run:
-        """The run as it stands. Raises `NotFound` (`EXECUTION_UNKNOWN`)."""
+        """The run as it stands; one that is read is not abandoned. Raises `NotFound` (`EXECUTION_UNKNOWN`)."""
+        run = await self._known(space, execution_id)
+        if not run.finished:
+            await self._attention.read(space, execution_id)
+        return run
+
+    async def _known(self, space: TenantSpace, execution_id: str) -> Run:
         run = await self.find(space, execution_id)
         if run is None:
             raise unknown_execution()
@@ -242,6 +254,8 @@ class Dispatcher:
         _, entries = await space.log(execution_id).read() if ids.is_id(execution_id, "ex") else (START, [])
         if not entries:
             raise unknown_execution()
+        if not ends(entries):
+            await self._attention.read(space, execution_id)
         return entries
 
     async def transcript(self, space: TenantSpace, execution_id: str) -> tuple[Message, ...]:
@@ -250,59 +264,83 @@ class Dispatcher:
 
     async def cancel(self, space: TenantSpace, principal: Principal, execution_id: str, reason: str) -> ExecutionView:
         """Ends the run, and the runs it started, unless it has ended; whoever holds it is told and fenced off."""
+        return (await self.end(space, execution_id, by=principal.subject, reason=reason)).view()
+
+    async def end(self, space: TenantSpace, execution_id: str, *, by: str, reason: str) -> Run:
+        """As `cancel`, in the name of whoever does it. Raises `NotFound` (`EXECUTION_UNKNOWN`)."""
         while True:
-            run = await self.run(space, execution_id)
+            run = await self._known(space, execution_id)
             if run.finished:
-                await self._cancel_children(space, principal, run)
+                await self._cancel_children(space, by, run)
                 await self._register.sync(space, run)
-                return run.view()
+                return run
             execution = space.log(execution_id)
             tip, entries = await execution.read()
             if ends(entries):
                 continue
             try:
-                await execution.append(tip, [Cancelled(by=principal.subject, reason=reason)])
+                await execution.append(tip, [Cancelled(by=by, reason=reason)])
             except Fenced:
                 continue  # the run took a step meanwhile
             await space.signal(CONTROL, execution_id, encode(Cancel(execution_id)))
             with anyio.CancelScope(shield=True):
-                await self._cancel_children(space, principal, run)
+                await self._cancel_children(space, by, run)
                 await endings.wake_parent(space, run)
 
-    async def _cancel_children(self, space: TenantSpace, principal: Principal, run: Run) -> None:
+    async def _cancel_children(self, space: TenantSpace, by: str, run: Run) -> None:
         for call in run.open_calls():
             if call.child and await self.find(space, call.child):
-                await self.cancel(space, principal, call.child, f"its parent {run.execution_id} was cancelled")
+                await self.end(space, call.child, by=by, reason=f"its parent {run.execution_id} was cancelled")
 
     @asynccontextmanager
     async def follow(
         self, space: TenantSpace, execution_id: str, *, empty: bool = False, deltas: bool = True
-    ) -> AsyncIterator[AsyncIterator[Update]]:
+    ) -> AsyncIterator["Updates"]:
         """The run from its start to its end: batches of entries and, if asked for, deltas of the text between.
 
         Waits for a run that is not there; ask `view` first. `empty`: the run is about to be accepted.
         """
-        async with space.log(execution_id).follow(empty=empty) as batches:
-            if not deltas:
-                yield _until_final(batches)
-                return
-            send, receive = anyio.create_memory_object_stream[Update](256)
-            async with background() as tasks, send, receive, space.signals(DELTA, execution_id) as signals:
-                tasks.start_soon(_forward_log, batches, send.clone())
-                tasks.start_soon(_forward_deltas, signals, send.clone())
-                yield _until_final(receive)
+        async with self._following(space, execution_id, empty=empty, deltas=deltas) as updates:
+            yield updates
+
+    @asynccontextmanager
+    async def _following(
+        self, space: TenantSpace, execution_id: str, *, empty: bool, deltas: bool
+    ) -> AsyncIterator["Updates"]:
+        updates: Updates | None = None
+        try:
+            with self._attention.following(space, execution_id):
+                async with space.log(execution_id).follow(empty=empty) as batches:
+                    if not deltas:
+                        yield (updates := Updates(batches))
+                        return
+                    send, receive = anyio.create_memory_object_stream[Update](256)
+                    async with background() as tasks, send, receive, space.signals(DELTA, execution_id) as signals:
+                        tasks.start_soon(_forward_log, batches, send.clone())
+                        tasks.start_soon(_forward_deltas, signals, send.clone())
+                        yield (updates := Updates(receive))
+        finally:
+            if updates is not None and not updates.ended:
+                with anyio.move_on_after(5, shield=True):
+                    await self._attention.left(space, execution_id)
 
 
-class _Seen:
-    """Whether a follower has been given the end of a run."""
+class Updates:
+    """What a follower is given, up to the end of the run; `ended` says whether that has been given."""
 
-    def __init__(self) -> None:
-        self.end = False
+    def __init__(self, source: AsyncIterable[Update]) -> None:
+        self._source = aiter(source)
+        self.ended = False
 
-    async def by(self, updates: AsyncIterator[Update]) -> AsyncIterator[Update]:
-        async for update in updates:
-            self.end = isinstance(update, list) and ends(update)
-            yield update
+    def __aiter__(self) -> "Updates":
+        return self
+
+    async def __anext__(self) -> Update:
+        if self.ended:
+            raise StopAsyncIteration
+        update = await anext(self._source)
+        self.ended = isinstance(update, list) and ends(update)
+        return update
 
 
 async def _forward_log(batches: AsyncIterator[list[Entry]], send: "anyio.abc.ObjectSendStream[Update]") -> None:
@@ -317,13 +355,6 @@ async def _forward_deltas(signals: AsyncIterator[bytes], send: "anyio.abc.Object
     async with send:
         async for signal in signals:
             await send.send(decode_delta(signal))
-
-
-async def _until_final(updates: AsyncIterable[Update]) -> AsyncIterator[Update]:
-    async for update in updates:
-        yield update
-        if isinstance(update, list) and ends(update):
-            return
 
 
 def unknown_execution() -> NotFound:

@@ -5,6 +5,8 @@ The handshake era pushes `elicitation/create` and waits. The current era has no 
 `mcp_agents_tools.surface.plugin` says what a tool sees of it; `mcp` catches `InputNeeded` and seals the state.
 """
 
+import logging
+import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -12,11 +14,15 @@ import mcp_types as mcp
 import msgspec
 from mcp.server.context import ServerRequestContext
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+from mcp.shared.exceptions import MCPError
 from mcp_agents_tools.surface.plugin import Form, Reply
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from msgspec import Struct
 
-STATE_SECONDS: Final = 600.0
+log = logging.getLogger("mcp_agents.asking")
+
+STATE_SECONDS: Final = 24 * 3600.0
+"""People take their time; what a question is about, and whether it was answered, is looked at when they come back."""
 Asking = mcp.CallToolRequestParams | mcp.GetPromptRequestParams | mcp.ReadResourceRequestParams
 """The requests that can be answered with a question."""
 
@@ -58,7 +64,15 @@ class Pushing:
         return {key: await self._one(form) for key, form in forms.items()}
 
     async def _one(self, form: Form) -> Reply:
-        told = await self._ctx.session.elicit_form(form.message, form.schema, self._ctx.request_id)
+        session, request_id = self._ctx.session, self._ctx.request_id
+        try:
+            if form.url:
+                told = await session.elicit_url(form.message, form.url, secrets.token_hex(16), request_id)
+            else:
+                told = await session.elicit_form(form.message, form.schema, request_id)
+        except MCPError as refused:  # it said that it can ask, and does not: nothing was decided
+            log.info("a client did not ask its person: %s", refused)
+            return Reply(action="cancel")
         return Reply(action=told.action, content=told.content or {})
 
 
@@ -83,8 +97,9 @@ class Returning:
 
 
 def asking(ctx: Context, params: Asking | None) -> Pushing | Returning | None:
-    """The way to ask this request's client; None when it did not say that it shows forms."""
-    if params is None or not shows_forms(ctx):
+    """The way to ask this request's client; None when it did not say that it shows questions."""
+    able = ctx.session.client_capabilities
+    if params is None or able is None or able.elicitation is None:
         return None
     if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
         return Returning(params)
@@ -100,6 +115,8 @@ def shows_forms(ctx: Context) -> bool:
 
 def request_of(form: Form) -> mcp.ElicitRequest:
     """A form as the protocol's request."""
+    if form.url:
+        return mcp.ElicitRequest(params=mcp.ElicitRequestURLParams(message=form.message, url=form.url))
     params = mcp.ElicitRequestFormParams(message=form.message, requested_schema=form.schema)
     return mcp.ElicitRequest(params=params)
 

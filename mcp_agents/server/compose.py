@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from mcp_agents_auth.embedded import AuthServer, build_auth
 from mcp_agents_tools.surface.catalogue import Catalogue
+from mcp_agents_tools.surface.clients import HandOver
 from mcp_agents_tools.surface.plugin import Services
 from mcp_agents_tools.toolsets.composite import CompositeToolsets
 from mcp_agents_tools.toolsets.hub import UpstreamHub
@@ -33,9 +34,11 @@ from mcp_agents.adapters.openai_wire_model import OpenaiWireModel
 from mcp_agents.adapters.rule_model import RuleModel
 from mcp_agents.agents.catalog import AgentCatalog, Checks
 from mcp_agents.agents.state import AgentStates
+from mcp_agents.execution.abandonment import Abandonment
 from mcp_agents.execution.answering import Questions
 from mcp_agents.execution.approvals import Approvals
 from mcp_agents.execution.archive import Archive
+from mcp_agents.execution.attention import Attention
 from mcp_agents.execution.children import Children
 from mcp_agents.execution.crew import Crew
 from mcp_agents.execution.dead_letters import DeadLetters
@@ -123,8 +126,10 @@ async def open_house(
         agents = AgentCatalog(clock, Checks(model=models.check, unknown=toolsets.unknown))
         quotas, budgets = Quotas(), Budgets(clock)
         station, slots = Station(tenancy), Slots(clock, quotas)
+        attention = Attention(clock, settings.executions.abandon_after_seconds)
+        await stack.enter_async_context(attention.keeping())
         register = Register(clock)
-        dispatcher = Dispatcher(tenancy, agents, station, slots, quotas, register)
+        dispatcher = Dispatcher(tenancy, agents, station, slots, quotas, register, attention)
         spending = Spending(budgets)
         archive = Archive(tenancy, spending, register, keep_days=settings.retention.execution_days)
         asker = Asker(models, spending, clock, faults)
@@ -149,6 +154,7 @@ async def open_house(
                 quotas=quotas,
                 tool_servers=tool_servers,
                 models=models,
+                hand_over=HandOver(settings.clients),
                 clock=clock,
             ),
             auth=auth,
@@ -157,6 +163,7 @@ async def open_house(
                 station=station,
                 archive=archive,
                 recovery=Recovery(tenancy, station, archive, register),
+                abandonment=Abandonment(tenancy, attention, dispatcher),
                 tools=Tools(loop, station, slots, quotas, spending, archive),
                 concurrency=settings.server.concurrency,
             ),

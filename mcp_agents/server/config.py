@@ -9,7 +9,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -89,6 +89,12 @@ class RetentionSettings(_Section):
     execution_days: int = Field(0, ge=0, le=36_500)
 
 
+class ExecutionSettings(_Section):
+    """`[executions]`"""
+
+    abandon_after_seconds: int = Field(120, ge=0, le=86_400)
+
+
 class KeySettings(_Section):
     """`[keys]`"""
 
@@ -105,7 +111,9 @@ class Settings(_Section):
     tools: ToolSettings = ToolSettings.model_validate({})
     keys: KeySettings = KeySettings.model_validate({})
     retention: RetentionSettings = RetentionSettings.model_validate({})
+    executions: ExecutionSettings = ExecutionSettings.model_validate({})
     virtual_models: dict[str, tuple[str, ...]] = {}
+    clients: dict[str, Annotated[float, Field(ge=0, le=3600)]] = {}
 
     @property
     def data_dir(self) -> Path:

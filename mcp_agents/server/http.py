@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
+import anyio
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -160,8 +161,9 @@ class Gate:
                     scope, receive, send
                 )
             return
+        gone = anyio.Event()
         try:
-            method, name, receive = await _named(receive)
+            method, name, receive = await _named(receive, gone)
         except Invalid as error:
             await _not_json_rpc(error)(scope, receive, send)
             return
@@ -173,7 +175,7 @@ class Gate:
             )(scope, receive, send)
             return
         scope["user"] = CallerUser(token)
-        scope.setdefault("state", {})["seat"] = Seat(token.principal, selection)
+        scope.setdefault("state", {})["seat"] = Seat(token.principal, selection, gone)
         await self._app(scope, receive, send)
 
     def selection(self, path: str) -> str | None:
@@ -228,8 +230,8 @@ def _render_now(error: AgentsError) -> Response:
     return JSONResponse({"error": rendering.public(error)}, status_code=rendering.HTTP_STATUS[error.kind])
 
 
-async def _named(receive: Receive) -> tuple[str, str, Receive]:
-    """The method, the name it acts on, and a `receive` that still has everything.
+async def _named(receive: Receive, gone: anyio.Event) -> tuple[str, str, Receive]:
+    """The method, the name it acts on, and a `receive` that still has everything; it sets `gone` at a disconnect.
 
     The body is read here once, bounded, and strictly, for both eras: what is not a plain request goes no
     further. Raises `Invalid`.
@@ -254,7 +256,10 @@ async def _named(receive: Receive) -> tuple[str, str, Receive]:
     played = iter(messages)
 
     async def replay() -> Message:
-        return next(played, None) or await receive()
+        message = next(played, None) or await receive()
+        if message["type"] == "http.disconnect":
+            gone.set()
+        return message
 
     return method, name, replay
 

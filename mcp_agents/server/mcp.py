@@ -6,9 +6,12 @@ SDK internals that may move are touched here and nowhere else.
 """
 
 import logging
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
+import anyio
 import mcp_types as mcp
 from mcp.server.caching import CacheHint
 from mcp.server.context import ServerRequestContext
@@ -17,7 +20,9 @@ from mcp.shared.exceptions import MCPError
 from mcp_agents_tools.surface import scopes
 from mcp_agents_tools.surface.agent_server import agent_tool
 from mcp_agents_tools.surface.catalogue import View
+from mcp_agents_tools.surface.clients import Client
 from mcp_agents_tools.surface.plugin import Call, PromptSpec, ResourceSpec, ToolSpec
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
 from mcp_agents import __version__
@@ -26,6 +31,7 @@ from mcp_agents.execution.run import Run
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.errors import AgentsError, NotFound
 from mcp_agents.kernel.principal import Principal
+from mcp_agents.kernel.tasks import background
 from mcp_agents.kernel.trace import trace_id
 from mcp_agents.server import rendering, tasks
 from mcp_agents.server.asking import Asking, InputNeeded, asking, boundary, shows_forms
@@ -38,6 +44,8 @@ log = logging.getLogger("mcp_agents.mcp")
 NAME: Final = "mcp-agents"
 AGENT_PREFIX: Final = "agent/"
 PAGE: Final = 100
+_LINKS_SINCE: Final = "2025-06-18"
+"""The first revision in which a result may point to a resource."""
 _LISTS: Final = CacheHint(30_000, "private")
 _INSTRUCTIONS: Final = (
     "Runs LLM agents durably. Find agents with agent_list or make one with agent_create, then run one with "
@@ -55,6 +63,8 @@ class Seat:
 
     principal: Principal
     selection: str
+    gone: anyio.Event | None = None
+    """Set when whoever waits for the response is not there any more; None where there is no such thing."""
 
 
 class Door:
@@ -126,7 +136,8 @@ class Door:
                 return await self._tasks.created(call, await tool.long.begin(call, arguments))
             if tool.long and tool.long.required:
                 raise tasks.missing()
-            return result_of(tool, await tool.function(call, arguments))
+            value = await _while_heard(seat, call, lambda: tool.function(call, arguments))
+            return result_of(tool, value, links=call.client.protocol >= _LINKS_SINCE)
         except InputNeeded as needed:
             return needed.result()
         except ValidationError as cause:
@@ -369,7 +380,69 @@ class Door:
             traceparent=traceparent if trace_id(traceparent) else "",
             depth=depth if isinstance(depth, int) and 0 <= depth < 1000 else 0,
             effect_id=effect_id if isinstance(effect_id, str) and ids.is_id(effect_id, "eff") else "",
+            client=client_of(ctx),
+            cancelled=partial(_was_cancelled, ctx),
         )
+
+
+async def _while_heard(seat: Seat, call: Call, work: Callable[[], Awaitable[Any]]) -> Any:
+    """Runs a tool for as long as somebody hears its answer.
+
+    In the current era the SDK breaks a call off whose response stream is closed. In the one before it goes on,
+    for a client that comes back for the rest of the stream; here nothing is kept of it, so it is broken off too.
+    """
+    if seat.gone is None or call.client.modern:
+        return await work()
+    async with background() as watching:
+        watching.start_soon(_break_off, seat.gone, watching.cancel_scope)
+        return await work()
+    raise MCPError(mcp.INTERNAL_ERROR, "The response stream was closed")
+
+
+async def _break_off(gone: anyio.Event, scope: anyio.CancelScope) -> None:
+    await gone.wait()
+    scope.cancel()
+
+
+def client_of(ctx: Context) -> Client:
+    """Who calls: by the request's own `_meta` in the current era, by the handshake before it."""
+    meta: Mapping[str, Any] = ctx.meta or {}
+    modern = ctx.protocol_version in MODERN_PROTOCOL_VERSIONS
+    if modern:
+        who, can = _object(meta.get(mcp.CLIENT_INFO_META_KEY)), _object(meta.get(mcp.CLIENT_CAPABILITIES_META_KEY))
+    else:
+        who, can = _greeting(ctx.session.client_params)
+    asking = can.get("elicitation")
+    return Client(
+        name=str(who.get("name", "")),
+        version=str(who.get("version", "")),
+        protocol=ctx.protocol_version,
+        modern=modern,
+        stdio=ctx.request is None,
+        # Before there were two kinds of questions, an empty declaration meant forms.
+        form=isinstance(asking, dict) and ("form" in asking or not asking),
+        url=isinstance(asking, dict) and "url" in asking,
+        tasks=tasks.EXTENSION in _object(can.get("extensions")),
+        progress="progressToken" in meta or "progress_token" in meta,
+    )
+
+
+def _greeting(said: mcp.InitializeRequestParams | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a client of the era before said once, in the same words as one of this era says each time."""
+    if said is None:
+        return {}, {}
+    known = said.model_dump(by_alias=True, mode="json", exclude_none=True, include={"client_info", "capabilities"})
+    return known.get("clientInfo", {}), known.get("capabilities", {})
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _was_cancelled(ctx: Context) -> bool:
+    """Whether `notifications/cancelled` came for this request. A stream that was closed leaves no such word."""
+    asked: anyio.Event = ctx.session._request_outbound.cancel_requested
+    return asked.is_set()
 
 
 def _page(items: list[Any], params: mcp.PaginatedRequestParams | None) -> tuple[list[Any], str | None]:

@@ -7,7 +7,7 @@ from typing import Any, assert_never
 
 import mcp_types as mcp
 import msgspec
-from mcp_agents_tools.surface.plugin import Block, Document, Media, ToolSpec
+from mcp_agents_tools.surface.plugin import Block, Document, Listed, Media, ToolSpec
 
 from mcp_agents.execution.run import ExecutionView
 
@@ -41,15 +41,28 @@ def mirrored_schema(tool: ToolSpec) -> dict[str, Any] | None:
     return schema if any("x-mcp-header" in each for each in schema.get("properties", {}).values()) else None
 
 
-def result_of(tool: ToolSpec, value: Any) -> mcp.CallToolResult:
-    """A tool's result: blocks, or structured, with a text twin for clients that read only text."""
+def result_of(tool: ToolSpec, value: Any, *, links: bool = True) -> mcp.CallToolResult:
+    """A tool's result: blocks, or structured, with a text twin for clients that read only text, and what it points
+    to, for who knows such `links`."""
     if tool.result is None:
         return mcp.CallToolResult(content=contents(value))
     structured = msgspec.to_builtins(value)
     text = tool.text(value) if tool.text else msgspec.json.encode(structured).decode()
     failed = structured.get("status") in ("failed", "timeout") if tool.hints.open_world else False
     content: list[mcp.ContentBlock] = [mcp.TextContent(type="text", text=text)]
+    if links and tool.links:
+        content += [_link(each) for each in tool.links(value)]
     return mcp.CallToolResult(content=content, structured_content=structured, is_error=failed)
+
+
+def _link(listed: Listed) -> mcp.ResourceLink:
+    return mcp.ResourceLink(
+        uri=listed.uri,
+        name=listed.name,
+        title=listed.title or None,
+        description=listed.description or None,
+        mime_type="application/json",
+    )
 
 
 def contents(blocks: Iterable[Block]) -> list[mcp.ContentBlock]:

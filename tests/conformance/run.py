@@ -228,6 +228,9 @@ async def _program(folder: Path, path: str, only: str) -> AsyncGenerator[Row, No
                 for row in await _inspector(site, token, era):
                     yield row
             yield await _inspector_without_token(site)
+        if only in "TypeScript client":
+            for era in ("legacy", "modern"):
+                yield await _typescript(site, token, era)
 
 
 @asynccontextmanager
@@ -441,6 +444,28 @@ async def _inspector(site: Site, token: str, era: str) -> list[Row]:
     good = called.returncode == 0 and (result.get("status"), result.get("text")) == ("completed", "hello")
     notes = ('"say hello" → "hello"',) if good else (_complaint(called),)
     return [*rows, _own("Inspector: tools/call agent_execute", revision=era, good=good, notes=notes)]
+
+
+async def _typescript(site: Site, token: str, era: str) -> Row:
+    """The main job with the official TypeScript client: tools, a run with progress, a run handed over and followed."""
+    done = await site.node(node.JOURNEY, f"{site.url}/mcp", token, era, _AGENT)
+    seen = _answer(done)
+    if done.returncode != 0 or not seen:
+        return _own("TypeScript client: the main job", revision=era, good=False, notes=(_complaint(done),))
+    answered, handed, followed = seen["answered"], seen["handed"], seen["followed"]
+    facts = {
+        "it speaks this era": (seen["version"] == _REVISION) == (era == "modern"),
+        "it sees agent_execute": "agent_execute" in seen["tools"],
+        "progress grows": bool(seen["progress"]) and seen["progress"] == sorted(set(seen["progress"])),
+        "the answer": (answered["status"], answered["text"]) == ("completed", "hello"),
+        "the hand-over": handed["status"] in ("pending", "running", "completed")
+        and (handed["status"] == "completed" or seen["links"] == [f"cb://executions/{handed['execution_id']}"]),
+        "the end of the run": (followed["status"], followed["text"]) == ("completed", "once more")
+        and followed["execution_id"] == handed["execution_id"],
+    }
+    wrong = tuple(f"not so: {what}" for what, true in facts.items() if not true)
+    notes = wrong or (f"{len(seen['tools'])} tools, {len(seen['progress'])} messages of progress",)
+    return _own("TypeScript client: the main job", revision=era, good=not wrong, notes=notes)
 
 
 async def _inspector_without_token(site: Site) -> Row:

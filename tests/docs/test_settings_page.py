@@ -48,7 +48,8 @@ def test_models_have_each_key_with_its_default() -> None:
 
 def test_every_section_is_on_the_page() -> None:
     """What is neither a section nor the list of models has a table of its own."""
-    assert set(Settings.model_fields) == {*SECTIONS, "models", "virtual_models"}
+    assert set(Settings.model_fields) == {*SECTIONS, "models", "virtual_models", "clients"}
+    assert [row[0] for row in table("`[clients]`")] == ["clients"]
     assert [row[0] for row in table("`[virtual_models]`")] == ["virtual_models"]
 
 
@@ -56,3 +57,8 @@ def test_a_virtual_model_can_be_set_by_the_variable_that_the_page_names() -> Non
     """Names are separated by commas."""
     settings = load(environ={"MCP_AGENTS_VIRTUAL_MODELS__QUICK": "fast, small"})
     assert settings.virtual_models == {"quick": ("fast", "small")}
+
+
+def test_a_clients_patience_can_be_set_by_the_variable_that_the_page_names() -> None:
+    """A variable has no hyphens; names are compared without them."""
+    assert load(environ={"MCP_AGENTS_CLIENTS__CLAUDE_CODE": "100"}).clients == {"claude_code": 100.0}

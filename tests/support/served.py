@@ -10,6 +10,7 @@ import anyio
 import uvicorn
 from starlette.applications import Starlette
 
+from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.tasks import background
 from mcp_agents.server.cli.remote import Credentials, Remote, connected
 from mcp_agents.server.compose import House, open_house
@@ -42,14 +43,19 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    folder: Path, *, workers: int = 1, build: Callable[[House], Starlette] = app, **sections: Any
+    folder: Path,
+    *,
+    workers: int = 1,
+    clock: Clock | None = None,
+    build: Callable[[House], Starlette] = app,
+    **sections: Any,
 ) -> AsyncIterator[Served]:
     """A server on a free loopback port, closed on the way out. `build` makes its application."""
     data: dict[str, Any] = {"server": {"data_dir": str(folder), "port": 0, "workers": workers}, **sections}
     settings = Settings.model_validate(data)
     with listen("127.0.0.1", 0) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        async with open_house(settings, url) as house, background() as tasks:
+        async with open_house(settings, url, clock=clock) as house, background() as tasks:
             if workers:
                 tasks.start_soon(house.crew.work, workers)
             server = _Quiet(uvicorn.Config(build(house), log_level="warning", timeout_graceful_shutdown=1))

@@ -10,11 +10,10 @@ from mcp_agents_discovery.card import card_of
 from pydantic import Field
 
 from mcp_agents.execution.orders import Order
+from mcp_agents.execution.run import FINAL
 from mcp_agents_tools.surface.executions import ExecutionResult, result_of
 from mcp_agents_tools.surface.following import execute
 from mcp_agents_tools.surface.plugin import Arguments, Call, Hints, Long, ToolSpec
-
-_WAIT_SECONDS = 600.0
 
 
 class Ask(Arguments):
@@ -41,7 +40,7 @@ async def agent_tool(call: Call, reference: str) -> ToolSpec:
         )
 
     async def ask(call: Call, args: Ask) -> ExecutionResult:
-        return result_of(await execute(call, order(call, args), _WAIT_SECONDS))
+        return result_of(await execute(call, order(call, args), None))
 
     async def begin(call: Call, args: Ask) -> str:
         return await call.services.dispatcher.submit(call.space, call.principal, order(call, args))
@@ -63,5 +62,9 @@ def _answer(result: ExecutionResult) -> str:
     """What the asking model reads: the answer alone, or what became of it."""
     if result.status == "completed":
         return result.text
+    if result.status not in FINAL:
+        return (
+            f"The agent's run {result.execution_id} is {result.status}. Call this tool again, with the same arguments."
+        )
     reason = f" {result.error.code}: {result.error.public}" if result.error else ""
     return f"The agent's run {result.execution_id} is {result.status}.{reason}"

@@ -27,6 +27,7 @@ from mcp_agents.kernel.toolserver import ToolServers
 from mcp_agents.models.router import ModelRouter
 from mcp_agents.scaling.budgets import Budgets
 from mcp_agents.scaling.quotas import Quotas
+from mcp_agents_tools.surface.clients import NOBODY, Client, HandOver
 
 
 class Arguments(BaseModel):
@@ -50,6 +51,7 @@ class Services:
     quotas: Quotas
     tool_servers: ToolServers
     models: ModelRouter
+    hand_over: HandOver
     clock: Clock
 
 
@@ -61,10 +63,12 @@ class Reporter(Protocol):
 
 class Form(Struct, frozen=True, kw_only=True):
     """A question to the person behind a client. `schema` is an object schema of MCP's elicitation subset: flat,
-    of strings, numbers, booleans and enums."""
+    of strings, numbers, booleans and enums. With `url` the person is sent to that page, and what they do there is
+    not in the reply."""
 
     message: str
     schema: dict[str, Any]
+    url: str = ""
 
 
 class Reply(Struct, frozen=True, kw_only=True):
@@ -82,7 +86,7 @@ class Asker(Protocol):
     tool's function **is left at this point** (by an exception that is not its business) **and called again from
     its start**. What was replied to before, under the same key, is then returned at once; `call.state` is what
     was passed as `state` here, and comes back unaltered, or the call is refused: it is sealed, bound to the
-    caller and the call's arguments, and good for ten minutes, on any process of the deployment. So: ask before
+    caller and the call's arguments, and good for a day, on any process of the deployment. So: ask before
     doing anything that must not be done twice, or keep in `state` where it was left (the id of a run); use the
     same key for the same question; ask from the task that the function was called in.
     """
@@ -95,7 +99,8 @@ class Call:
     """One call of a tool, resource or prompt: who asks, in which space, of which house.
 
     `report` is None where the client asked for no progress, `ask` where it cannot be asked anything. `state` is
-    what the call left behind when it asked last; see `Asker`.
+    what the call left behind when it asked last; see `Asker`. `cancelled` says whether the client has cancelled
+    the call in so many words; a call that only loses its client ends too, but nobody wanted it to.
     """
 
     principal: Principal
@@ -107,6 +112,8 @@ class Call:
     traceparent: str = ""
     depth: int = 0
     effect_id: str = ""
+    client: Client = NOBODY
+    cancelled: Callable[[], bool] = lambda: False
 
 
 class Media(Struct, frozen=True, kw_only=True):
@@ -149,6 +156,16 @@ READS = Hints(read_only=True, idempotent=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """A concrete resource: in a listing, or as what a result points to."""
+
+    uri: str
+    name: str
+    title: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Long:
     """What makes a tool one that may run long: its call is answered with a task where the client knows tasks.
 
@@ -167,7 +184,8 @@ class ToolSpec:
     """One tool: `name` is `noun_verb`, `arguments` validates the input, `result` is the output's shape.
 
     With `result` None the function returns blocks, and there is nothing structured. `text` says a result in words
-    for whoever reads no structured content; without it the text is the JSON.
+    for whoever reads no structured content; without it the text is the JSON. `links` are the resources that a
+    result points to.
     """
 
     name: str
@@ -178,17 +196,8 @@ class ToolSpec:
     hints: Hints
     function: ToolFunction
     text: Callable[[Any], str] | None = None
+    links: Callable[[Any], list[Listed]] | None = None
     long: Long | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
-    """A concrete resource in a listing."""
-
-    uri: str
-    name: str
-    title: str = ""
-    description: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +252,7 @@ class Plugin:
         arguments: type[BaseModel],
         result: type[Struct] | None,
         hints: Hints,
+        links: Callable[[Any], list[Listed]] | None = None,
         long: Long | None = None,
     ) -> Callable[[F], F]:
         """Declares a tool; its description is the function's docstring."""
@@ -256,6 +266,7 @@ class Plugin:
                 result=result,
                 hints=hints,
                 function=function,
+                links=links,
                 long=long,
             )
             return function

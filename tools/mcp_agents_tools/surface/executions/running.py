@@ -9,8 +9,8 @@ from mcp_agents.execution import sharing, steering
 from mcp_agents.execution.orders import Order
 from mcp_agents.execution.questions import Answer
 from mcp_agents.kernel.routing import Strategy
-from mcp_agents_tools.surface.executions.shapes import ID, ExecutionResult, plugin, result_of
-from mcp_agents_tools.surface.following import HAND_OVER_SECONDS, execute, wait
+from mcp_agents_tools.surface.executions.shapes import ID, ExecutionResult, links_of, plugin, result_of
+from mcp_agents_tools.surface.following import execute, wait
 from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints, Long
 
 
@@ -65,11 +65,12 @@ class Submission(Arguments):
 class Execution(Submission):
     """What to run, and how long to wait for it."""
 
-    wait_seconds: float = Field(
-        HAND_OVER_SECONDS,
+    wait_seconds: float | None = Field(
+        None,
         ge=0,
         le=3600,
-        description="After this many seconds the running state is returned; execution_wait follows the run.",
+        description="After this many seconds the running state is returned; execution_wait follows the run. "
+        "Without it: just before your client would give up.",
     )
 
 
@@ -77,7 +78,9 @@ class ExecutionWait(Arguments):
     """Which run to wait for."""
 
     execution_id: str = ID
-    timeout_seconds: float = Field(HAND_OVER_SECONDS, ge=0, le=3600, description="How long to wait.")
+    timeout_seconds: float | None = Field(
+        None, ge=0, le=3600, description="How long to wait. Without it: until just before your client would give up."
+    )
 
 
 class Cancellation(Arguments):
@@ -148,6 +151,7 @@ async def _known(call: Call, args: ExecutionWait) -> str:
     arguments=Execution,
     result=ExecutionResult,
     hints=Hints(open_world=True, destructive=True),
+    links=links_of,
     long=Long(begin=_begun, finish=result_of),
 )
 async def agent_execute(call: Call, args: Execution) -> ExecutionResult:
@@ -163,6 +167,7 @@ async def agent_execute(call: Call, args: Execution) -> ExecutionResult:
     arguments=Submission,
     result=ExecutionResult,
     hints=Hints(open_world=True, destructive=True),
+    links=links_of,
 )
 async def agent_submit(call: Call, args: Submission) -> ExecutionResult:
     """Starts a run and returns at once with its execution_id; it goes on whether anybody follows it or not."""
@@ -177,6 +182,7 @@ async def agent_submit(call: Call, args: Submission) -> ExecutionResult:
     arguments=ExecutionWait,
     result=ExecutionResult,
     hints=READS,
+    links=links_of,
     long=Long(begin=_known, finish=result_of),
 )
 async def execution_wait(call: Call, args: ExecutionWait) -> ExecutionResult:

@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
-from mcp_agents.execution.run import ExecutionView
+from mcp_agents.execution.run import FINAL, ExecutionView
 from mcp_agents_tools.surface import scopes
-from mcp_agents_tools.surface.plugin import Arguments, Plugin
+from mcp_agents_tools.surface.plugin import Arguments, Listed, Plugin
 
 plugin = Plugin(
     "executions",
@@ -41,3 +41,11 @@ def result_of(view: ExecutionView) -> ExecutionResult:
     """A run as the tools return it."""
     fields = {name: getattr(view, name) for name in ExecutionView.__struct_fields__}
     return ExecutionResult(**fields, next_step=_NEXT_STEP.get(view.status, ""))
+
+
+def links_of(result: ExecutionResult) -> list[Listed]:
+    """Where a run that goes on can be read."""
+    if result.status in FINAL:
+        return []
+    uri = f"cb://executions/{result.execution_id}"
+    return [Listed(uri=uri, name=result.execution_id, title=f"Run {result.status}", description=result.next_step)]
