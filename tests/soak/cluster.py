@@ -62,6 +62,8 @@ class Cluster:
     nursery: Nursery
     folder: Path
     settings: dict[str, Any]
+    starting: bool = False
+    """Whether NATS is also killed while it starts; else only once it stores again."""
     kills: list[Kill] = field(default_factory=list)
     outages: list[float] = field(default_factory=list)
     own_ends: int = 0
@@ -112,9 +114,12 @@ class Cluster:
                 kind = random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
                 worker, front = random.choice(self.workers), random.choice(self.fronts)
                 place = {"worker": worker, "front end": front, "NATS and worker": worker}.get(kind)
+                nats = kind in ("NATS", "NATS and worker")
+                if nats and not self.starting:
+                    await self.house.tenancy.tenants()  # answered only by a server that has started
                 if place is not None:
                     await self._alive(place)
-                if kind in ("NATS", "NATS and worker"):
+                if nats:
                     await self._kill_nats()
                     tasks.start_soon(self._note_outage)
                 pids = (place.pid,) if place else ()

@@ -28,14 +28,16 @@ _SHOWN = 50
 @click.option("--every", default=0.8, show_default=True, help="Seconds between two kills, on average.")
 @click.option("--seed", type=int, help="Who is killed when; by default a new one.")
 @click.option("--clients", default=10, show_default=True, help="Clients that ask for runs at once.")
+@click.option("--starting", is_flag=True, help="Kill NATS also while it starts.")
 @click.option("--keep", is_flag=True, help="Keep the data folder.")
-def main(kills: int, seconds: float, every: float, seed: int | None, clients: int, keep: bool) -> None:
+def main(kills: int, seconds: float, every: float, seed: int | None, clients: int, starting: bool, keep: bool) -> None:
     """Kill processes of a small cluster at random while it works, and look at what is left."""
     plan = Plan(
         kills=kills,
         seconds=seconds / kills if seconds else every,
         seed=randrange(1 << 31) if seed is None else seed,
         clients=clients,
+        starting=starting,
     )
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     import_module("litellm")  # before the trial begins, since it takes seconds

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import anyio
 
+from mcp_agents.adapters import nats_topology
 from mcp_agents.execution.run import FINAL, Run
 from mcp_agents.execution.station import LEASE_SECONDS
 from mcp_agents.kernel.tenancy import TenantSpace
@@ -39,13 +40,14 @@ _CONCURRENCY: Final = 16
 @dataclass(frozen=True)
 class Plan:
     """How long and how hard: so many kills, `seconds` between two on average, so many clients, `pause` between
-    two runs of each."""
+    two runs of each; `starting` as in `Cluster`."""
 
     kills: int
     seconds: float
     seed: int
     clients: int = 10
     pause: float = 0.6
+    starting: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,15 +70,16 @@ async def trial(plan: Plan, folder: Path, note: Callable[[str], None]) -> Outcom
         settings = _settings(folder, provider.api_base)
         async with open_house(Settings.model_validate(settings), URL) as house:
             await furnish(house, tools.url)
-            cluster = Cluster(house, births, folder, settings)
+            cluster = Cluster(house, births, folder, settings, plan.starting)
             began = anyio.current_time()
             async with cluster.running():
                 clients = Clients(cluster.fronts, plan.seed)
                 left = await _load(plan, house, cluster, clients, note)
             took = anyio.current_time() - began
             note("the processes are gone; waiting for what they held to end")
-            left += await _held_at_last(house)
-            logs = await _logs(house, clients)
+            lost = await _lost_streams(house)
+            left += lost or await _held_at_last(house)
+            logs = await _logs(house, clients, sealed=not lost)
             evidence = Evidence(
                 logs=logs,
                 told=clients.told,
@@ -126,6 +129,12 @@ async def _unrest(house: House) -> list[str]:
     return found
 
 
+async def _lost_streams(house: House) -> list[str]:
+    """Streams that the server no longer has."""
+    there = await nats_topology.existing(house.link)
+    return [f"no stream {each['name']}" for each in nats_topology.streams(1) if each["name"] not in there]
+
+
 async def _held_at_last(house: House) -> list[str]:
     """Leases, slots and reservations that are still there when every lease must have ended."""
 
@@ -158,13 +167,14 @@ async def comes_true(condition: Callable[[], Awaitable[bool]], seconds: float) -
     return False
 
 
-async def _logs(house: House, clients: Clients) -> list[Log]:
-    """The log of every run that a client was told of or that the store knows, sealed or live."""
+async def _logs(house: House, clients: Clients, *, sealed: bool) -> list[Log]:
+    """The log of every run that a client was told of or that the store knows; live only where `sealed` is False."""
     found: list[Log] = []
     for tenant in TENANTS:
         space = house.tenancy.of(caller(tenant))
         told = {each for key, ids in clients.told.items() if clients.tenants[key] == tenant for each in ids}
-        for execution_id in sorted({*told, *await space.execution_ids(), *await _listed(house, space)}):
+        live = set(await space.execution_ids())
+        for execution_id in sorted({*told, *live, *await _listed(house, space)} if sealed else live):
             _, entries = await space.log(execution_id).read()
             if entries:
                 found.append(Log(tenant, execution_id, entries))

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -34,14 +34,15 @@ class Nursery:
     """Orders children and hears of their ends (`nursery`)."""
 
     def __init__(self, *modules: str, stderr: Path | None = None) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.nursery", *modules],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr.open("ab") if stderr else None,
-            env={**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
-            text=True,
-        )
+        with stderr.open("ab") if stderr else nullcontext() as kept:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.nursery", *modules],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=kept,
+                env={**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
+                text=True,
+            )
         self._ordering = anyio.Lock()
         self._births: list[int] = []
         self._ends: dict[int, int] = {}
