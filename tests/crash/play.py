@@ -200,9 +200,9 @@ class Play:
         return await first_run(space, house.services.dispatcher)
 
     async def _until_asked(self, house: House, space: TenantSpace, execution_id: str) -> None:
-        """The run is brought to its question by this process, which then works no more."""
-        async with background() as tasks:
-            tasks.start_soon(house.crew.work, 1)
+        """The run is brought to its question by another process, which then is gone."""
+        async with house_in(self.folder, self.provider) as other, background() as tasks:
+            tasks.start_soon(other.crew.work, 1)
             while not (await house.services.dispatcher.view(space, execution_id)).questions or await space.queued():
                 await anyio.sleep(0.01)
 

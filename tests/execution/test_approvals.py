@@ -10,6 +10,7 @@ import pytest
 from mcp_agents.execution import approving, effects
 from mcp_agents.execution.orders import Order
 from mcp_agents.execution.questions import Answer
+from mcp_agents.execution.register import Asked
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.errors import Conflict, Denied
 from mcp_agents.kernel.events import (
@@ -348,6 +349,12 @@ async def test_the_list_follows_what_is_open(tmp_path: Path) -> None:
         assert [asked.id for asked in await register.newest(at.space, done=False, before=listed[0].id)] == [
             listed[1].id
         ]
+        records = at.space.records("cb_executions", Asked)
+        kept = await records.get("question", "open", one.id)
+        assert kept is not None
+        await records.delete("question", "open", one.id, revision=kept.revision)
+        assert await at.house.crew.recovery.recover() == 0
+        assert [asked.id for asked in await register.newest(at.space, done=False)] == [asked.id for asked in listed]
         await at.answer(BOB, first, NO)
         await at.services.dispatcher.cancel(at.space, ANN, second, "enough")
         await at.ended(first)
