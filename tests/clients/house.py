@@ -143,9 +143,11 @@ class Workshop:
         name: str = "matrix",
         url: str = "",
         path: str = "/mcp/all",
+        token: str = "",
+        **more: Any,
     ) -> AsyncIterator[Client]:
         """The official client in one era; with `asked` it shows questions to a person."""
-        headers = {"Authorization": f"Bearer {self.token}"}
+        headers = {"Authorization": f"Bearer {token or self.token}"}
         info = Implementation(name=name, version="1")
         async with (
             httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http,
@@ -154,6 +156,7 @@ class Workshop:
                 mode="legacy" if era == "legacy" else "2026-07-28",
                 client_info=info,
                 elicitation_callback=asked,
+                **more,
             ) as client,
         ):
             yield client
