@@ -6,36 +6,47 @@ SDK internals that may move are touched here and nowhere else.
 """
 
 import logging
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
 import mcp_types as mcp
 import msgspec
+from anyio.abc import TaskGroup
 from mcp.server.caching import CacheHint
 from mcp.server.context import ServerRequestContext
-from mcp.server.lowlevel.server import Server
+from mcp.server.lowlevel.server import NotificationOptions, Server
+from mcp.server.models import InitializationOptions
 from mcp.shared.exceptions import MCPError
-from mcp_agents_tools.surface import scopes
-from mcp_agents_tools.surface.agent_server import agent_tool
-from mcp_agents_tools.surface.catalogue import Catalogue, View
-from mcp_agents_tools.surface.plugin import Call, PromptSpec, ResourceSpec, Services, ToolSpec
+from mcp_agents_tools.surface import prompts, scopes
+from mcp_agents_tools.surface.agent_server import agent_prompts, agent_resources, agent_tool, agent_topic
+from mcp_agents_tools.surface.catalogue import View
+from mcp_agents_tools.surface.plugin import Call, PromptSpec, ResourceSpec, ToolSpec
 from pydantic import ValidationError
 
 from mcp_agents import __version__
-from mcp_agents.agents.catalog import invalid_fields
+from mcp_agents.agents.catalog import IDENTITY_LENGTH, invalid_fields
+from mcp_agents.execution.orders import MAX_DEPTH
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.errors import AgentsError, NotFound
 from mcp_agents.kernel.principal import Principal
-from mcp_agents.kernel.tenancy import Tenancy
+from mcp_agents.kernel.tenancy import Topic
 from mcp_agents.kernel.trace import trace_id
-from mcp_agents.server import rendering
+from mcp_agents.server import rendering, streams
+from mcp_agents.server.compose import House
+from mcp_agents.server.streams import Held, Streams
+from mcp_agents.server.subscriptions import Audience, Lists, Subscriptions
 
 log = logging.getLogger("mcp_agents.mcp")
 
 NAME: Final = "mcp-agents"
 AGENT_PREFIX: Final = "agent/"
 PAGE: Final = 100
+_LAST_SECONDS: Final = 0.5
+"""What a call that is under way is still given when the server stops."""
+_IDENTITY: Final = re.compile(f"[0-9a-f]{{{IDENTITY_LENGTH}}}")
 _LISTS: Final = CacheHint(30_000, "private")
 _INSTRUCTIONS: Final = (
     "Runs LLM agents durably. Find agents with agent_list or make one with agent_create, then run one with "
@@ -48,23 +59,33 @@ Context = ServerRequestContext[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """Where a request came in: who asks, and which part of the surface its path shows."""
+    """Where a request came in: who asks, and which part of the surface its path shows.
+
+    `held` is the response where it stays open to tell what changes.
+    """
 
     principal: Principal
     selection: str
+    held: Held | None = None
+
+    @property
+    def agent(self) -> str:
+        """The agent whose own path it is; "" on any other."""
+        return self.selection.removeprefix(AGENT_PREFIX) if self.selection.startswith(AGENT_PREFIX) else ""
 
 
 class Door:
-    """The handlers. `local` is the principal of a connection without HTTP (stdio)."""
+    """The handlers. `local` is the principal of a connection without HTTP (stdio), and `tasks` what tells it."""
 
-    def __init__(
-        self, catalogue: Catalogue, services: Services, tenancy: Tenancy, local: Principal | None = None
-    ) -> None:
-        self._catalogue, self._services, self._tenancy, self._local = catalogue, services, tenancy, local
+    def __init__(self, house: House, local: Principal | None = None, tasks: TaskGroup | None = None) -> None:
+        self._catalogue, self._services, self._tenancy = house.catalogue, house.services, house.tenancy
+        self._local = local
+        self.streams = Streams(house.auth.verifier.again, house.services.clock)
+        self.subscriptions = Subscriptions(tasks)
 
     def server(self) -> Server[Any]:
         """The MCP server that these handlers make."""
-        server: Server[Any] = Server(
+        server: Server[Any] = _Server(
             NAME,
             version=__version__,
             title="mcp-agents",
@@ -79,14 +100,18 @@ class Door:
             },
             get_tool_input_schema=_no_mirrored_arguments,
             on_list_tools=self.list_tools,
-            on_call_tool=self.call_tool,
+            on_call_tool=self._until_stopped,
             on_list_resources=self.list_resources,
             on_list_resource_templates=self.list_resource_templates,
             on_read_resource=self.read_resource,
             on_list_prompts=self.list_prompts,
             on_get_prompt=self.get_prompt,
             on_completion=self.complete,
+            on_subscriptions_listen=self.listen,
+            on_subscribe_resource=self.subscribe,
+            on_unsubscribe_resource=self.unsubscribe,
         )
+        server.add_notification_handler("notifications/initialized", mcp.NotificationParams, self._began)
         server.middleware.clear()  # the SDK's spans cost on every call and nothing exports them yet
         return server
 
@@ -96,6 +121,12 @@ class Door:
         tools = list((await self._tools(ctx, seat)).values())
         page, cursor = _page(tools, params)
         return mcp.ListToolsResult(tools=[tool_of(tool) for tool in page], next_cursor=cursor)
+
+    async def _until_stopped(self, ctx: Context, params: mcp.CallToolRequestParams) -> mcp.CallToolResult:
+        """Runs a tool, unless the server is stopped meanwhile: what the call began goes on elsewhere."""
+        with self.streams.hold(grace=_LAST_SECONDS) as held, held.scope:
+            return await self.call_tool(ctx, params)
+        return rendering.tool_error(streams.stopping())
 
     async def call_tool(self, ctx: Context, params: mcp.CallToolRequestParams) -> mcp.CallToolResult:
         """Runs a tool. Only a tool that the path does not offer is a protocol error."""
@@ -129,7 +160,7 @@ class Door:
                 mime_type="application/json",
             )
             for resource in self._view(seat).resources.values()
-            if resource.listing and self._catalogue.allowed(seat.principal, resource.template)
+            if resource.listing and self._may_read(seat, resource)
             for each in await resource.listing(call)
         ]
         page, cursor = _page(listed, params)
@@ -149,7 +180,7 @@ class Door:
                 mime_type="application/json",
             )
             for resource in self._view(seat).resources.values()
-            if "{" in resource.template and self._catalogue.allowed(seat.principal, resource.template)
+            if "{" in resource.template and self._may_read(seat, resource)
         ]
         page, cursor = _page(templates, params)
         return mcp.ListResourceTemplatesResult(resource_templates=page, next_cursor=cursor)
@@ -159,7 +190,7 @@ class Door:
         seat = self._seat(ctx)
         uri = str(params.uri)
         found = self._view(seat).resource(uri)
-        if found and self._catalogue.allowed(seat.principal, found[0].template):
+        if found and self._may_read(seat, found[0]):
             resource, variables = found
             try:
                 body = await resource.read(self._call(ctx, seat), **variables)
@@ -185,7 +216,7 @@ class Door:
                     for name, text in prompt.arguments.items()
                 ],
             )
-            for prompt in self._prompts(seat).values()
+            for prompt in (await self._prompts(ctx, seat)).values()
         ]
         page, cursor = _page(prompts, params)
         return mcp.ListPromptsResult(prompts=page, next_cursor=cursor)
@@ -193,7 +224,7 @@ class Door:
     async def get_prompt(self, ctx: Context, params: mcp.GetPromptRequestParams) -> mcp.GetPromptResult:
         """A prompt with its arguments filled in."""
         seat = self._seat(ctx)
-        prompt = self._prompts(seat).get(params.name)
+        prompt = await self._prompt(ctx, seat, params.name)
         if prompt is None:
             raise MCPError(mcp.INVALID_PARAMS, f"Unknown prompt: {params.name}")
         given = params.arguments or {}
@@ -211,16 +242,86 @@ class Door:
         seat = self._seat(ctx)
         target: PromptSpec | ResourceSpec | None
         if isinstance(params.ref, mcp.PromptReference):
-            target = self._prompts(seat).get(params.ref.name)
+            target = await self._prompt(ctx, seat, params.ref.name)
         else:
             target = self._view(seat).resources.get(str(params.ref.uri))
-            if target and not self._catalogue.allowed(seat.principal, target.template):
+            if target and not self._may_read(seat, target):
                 target = None
         completer = target.complete.get(params.argument.name) if target else None
-        values = await completer(self._call(ctx, seat), params.argument.value) if completer else []
+        given = (params.context.arguments if params.context else None) or {}
+        call = replace(self._call(ctx, seat), given=given)
+        try:
+            values = await completer(call, params.argument.value) if completer else []
+        except NotFound:
+            values = []
+        except AgentsError as error:
+            raise _protocol_error(error) from error
         return mcp.CompleteResult(
             completion=mcp.Completion(values=values[:100], total=len(values), has_more=len(values) > 100)
         )
+
+    async def listen(self, ctx: Context, params: mcp.SubscriptionsListenRequestParams) -> mcp.SubscriptionsListenResult:
+        """Tells what changes, on a stream that stays open."""
+        try:
+            return await self.subscriptions.listen(ctx, params, await self._audience(ctx, self._seat(ctx)))
+        except AgentsError as error:
+            raise _protocol_error(error) from error
+
+    async def subscribe(self, ctx: Context, params: mcp.SubscribeRequestParams) -> mcp.EmptyResult:
+        """Tells a connection of the handshake era of one more address; one that cannot be read is not there."""
+        uri = str(params.uri)
+        try:
+            await self.subscriptions.subscribe(ctx, uri, await self._audience(ctx, self._seat(ctx)))
+        except NotFound:
+            raise MCPError(mcp.INVALID_PARAMS, "Resource not found", {"uri": uri}) from None
+        except AgentsError as error:
+            raise _protocol_error(error) from error
+        return mcp.EmptyResult()
+
+    async def unsubscribe(self, ctx: Context, params: mcp.UnsubscribeRequestParams) -> mcp.EmptyResult:
+        """Tells it of one address less."""
+        await self.subscriptions.unsubscribe(ctx, str(params.uri))
+        return mcp.EmptyResult()
+
+    async def _began(self, ctx: Context, params: mcp.NotificationParams) -> None:
+        await self.subscriptions.began(ctx, await self._audience(ctx, self._seat(ctx)))
+
+    async def _audience(self, ctx: Context, seat: Seat) -> Audience:
+        call = self._call(ctx, seat)
+
+        async def find(uri: str) -> Topic | None:
+            found = self._view(seat).resource(uri)
+            if found is None or found[0].topic is None or not self._may_read(seat, found[0]):
+                return None
+            try:
+                return await found[0].topic(call, **found[1])
+            except NotFound:
+                return None
+
+        return Audience(
+            principal=seat.principal,
+            space=call.space,
+            lists=await self._lists(call, seat),
+            find=find,
+            may=lambda uri: self.may_read(seat, uri),
+            held=seat.held,
+        )
+
+    async def _lists(self, call: Call, seat: Seat) -> Lists:
+        """What makes the lists of a path others, as far as its caller may see them."""
+        if seat.agent:
+            allowed = seat.principal.allows(scopes.AGENT_SERVER)
+            return Lists(await agent_topic(call, seat.agent) if allowed else None, one=True)
+        shown = self._shows_agents(seat) or any(
+            resource.listing and template.startswith("cb://agents/") and self._may_read(seat, resource)
+            for template, resource in self._view(seat).resources.items()
+        )
+        return Lists(self._services.agents.every_topic(call.space) if shown else None)
+
+    def may_read(self, seat: Seat, uri: str) -> bool:
+        """Whether the caller's scopes let this address be read; not whether there is anything."""
+        found = self._view(seat).resource(uri)
+        return found is not None and self._may_read(seat, found[0])
 
     def _seat(self, ctx: Context) -> Seat:
         if ctx.request is not None:
@@ -231,23 +332,51 @@ class Door:
         return Seat(self._local, "all")
 
     def _view(self, seat: Seat) -> View:
-        if seat.selection.startswith(AGENT_PREFIX):
-            return View({}, {}, {})
+        if seat.agent:
+            return agent_resources(seat.agent)
         return self._catalogue.view(seat.selection) or View({}, {}, {})
 
-    def _prompts(self, seat: Seat) -> dict[str, PromptSpec]:
-        return {
-            name: prompt
-            for name, prompt in self._view(seat).prompts.items()
-            if self._catalogue.allowed(seat.principal, name)
-        }
+    def _may_read(self, seat: Seat, resource: ResourceSpec) -> bool:
+        return self._catalogue.allowed(seat.principal, resource.template)
+
+    async def _prompts(self, ctx: Context, seat: Seat) -> dict[str, PromptSpec]:
+        """The path's own, and one for each published agent; of two with the same name the path's own."""
+        call = self._call(ctx, seat)
+        if seat.agent:
+            return await self._agents_prompts(call, seat)
+        agents = await prompts.of_agents(call) if self._shows_agents(seat) else {}
+        return {**agents, **self._own_prompts(seat)}
+
+    async def _prompt(self, ctx: Context, seat: Seat, name: str) -> PromptSpec | None:
+        call = self._call(ctx, seat)
+        if seat.agent:
+            return (await self._agents_prompts(call, seat)).get(name)
+        if name in self._catalogue.scopes or not self._shows_agents(seat):
+            return self._own_prompts(seat).get(name)
+        return await prompts.named(call, name)
+
+    def _own_prompts(self, seat: Seat) -> dict[str, PromptSpec]:
+        offered = self._view(seat).prompts
+        return {name: each for name, each in offered.items() if self._catalogue.allowed(seat.principal, name)}
+
+    async def _agents_prompts(self, call: Call, seat: Seat) -> dict[str, PromptSpec]:
+        if not seat.principal.allows(scopes.AGENT_SERVER):
+            return {}
+        try:
+            return await agent_prompts(call, seat.agent)
+        except AgentsError as error:
+            raise _protocol_error(error) from error
+
+    def _shows_agents(self, seat: Seat) -> bool:
+        """Whether the path is one where agents are executed, and the caller may look at them."""
+        return "agent_execute" in self._view(seat).tools and seat.principal.allows(scopes.AGENT_PROMPTS)
 
     async def _tools(self, ctx: Context, seat: Seat) -> dict[str, ToolSpec]:
         if seat.selection.startswith(AGENT_PREFIX):
             if not seat.principal.allows(scopes.AGENT_SERVER):
                 return {}
             try:
-                tool = await agent_tool(self._call(ctx, seat), seat.selection.removeprefix(AGENT_PREFIX))
+                tool = await agent_tool(self._call(ctx, seat), seat.agent)
             except AgentsError as error:
                 raise _protocol_error(error) from error
             return {tool.name: tool}
@@ -277,15 +406,46 @@ class Door:
         traceparent = str(meta.get("traceparent", ""))
         depth = meta.get(f"{rendering.META_PREFIX}depth", 0)
         effect_id = meta.get(f"{rendering.META_PREFIX}effect_id", "")
+        chain = _chain(meta)
         return Call(
             principal=seat.principal,
             space=self._tenancy.of(seat.principal),
             services=self._services,
             report=report if "progressToken" in meta or "progress_token" in meta else None,
             traceparent=traceparent if trace_id(traceparent) else "",
-            depth=depth if isinstance(depth, int) and 0 <= depth < 1000 else 0,
+            depth=max(depth if isinstance(depth, int) and 0 <= depth < 1000 else 0, len(chain)),
             effect_id=effect_id if isinstance(effect_id, str) and ids.is_id(effect_id, "eff") else "",
+            upstream=_upstream(meta),
+            chain=chain,
         )
+
+
+class _Server(Server[Any]):
+    """The SDK's server, which says to clients of the handshake era, too, that lists are told when they change."""
+
+    def create_initialization_options(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+    ) -> InitializationOptions:
+        options = notification_options or NotificationOptions(
+            prompts_changed=True, resources_changed=True, tools_changed=True
+        )
+        return super().create_initialization_options(options, experimental_capabilities, extensions)
+
+
+def _chain(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """The agents that called each other to get here, as their deployments name them; bounded by the depth allowed."""
+    given = meta.get(f"{rendering.META_PREFIX}chain")
+    named = given if isinstance(given, list) else []
+    return tuple(each for each in named[: MAX_DEPTH + 1] if isinstance(each, str) and _IDENTITY.fullmatch(each))
+
+
+def _upstream(meta: Mapping[str, Any]) -> str:
+    """The run of another deployment that calls."""
+    given = meta.get(f"{rendering.META_PREFIX}execution_id")
+    return given if isinstance(given, str) and ids.is_id(given, "ex") else ""
 
 
 def tool_of(tool: ToolSpec) -> mcp.Tool:

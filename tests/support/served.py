@@ -49,10 +49,12 @@ async def served(folder: Path, *, workers: int = 1, **sections: Any) -> AsyncIte
         async with open_house(settings, url) as house, background() as tasks:
             if workers:
                 tasks.start_soon(house.crew.work, workers)
-            server = _Quiet(uvicorn.Config(app(house), log_level="warning", timeout_graceful_shutdown=1))
+            application = app(house)
+            server = _Quiet(uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=1))
             tasks.start_soon(server.serve, [listener])
             await server.up.wait()
             yield Served(house, url)
+            application.state.stop()
             server.should_exit = True
             await server.down.wait()
 

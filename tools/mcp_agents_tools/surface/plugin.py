@@ -5,7 +5,7 @@ Built-in plugins and a third party's are made of the same parts and found by the
 speaks the protocol. Nothing here knows MCP's wire types.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -18,7 +18,7 @@ from mcp_agents.execution.dead_letters import DeadLetters
 from mcp_agents.execution.dispatch import Dispatcher
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.principal import Principal
-from mcp_agents.kernel.tenancy import TenantSpace
+from mcp_agents.kernel.tenancy import TenantSpace, Topic
 from mcp_agents.kernel.toolserver import ToolServers
 from mcp_agents.models.router import ModelRouter
 from mcp_agents.scaling.budgets import Budgets
@@ -56,7 +56,9 @@ class Reporter(Protocol):
 class Call:
     """One call of a tool, resource or prompt: who asks, in which space, of which house.
 
-    `report` is None where the client asked for no progress.
+    `report` is None where the client asked for no progress. `given` are the other arguments that a client has
+    filled in so far, where it asks for completions of one. What an agent of another deployment sends along when
+    it calls one of ours: `upstream`, its run, and `chain`, who called whom before.
     """
 
     principal: Principal
@@ -66,6 +68,9 @@ class Call:
     traceparent: str = ""
     depth: int = 0
     effect_id: str = ""
+    upstream: str = ""
+    chain: tuple[str, ...] = ()
+    given: Mapping[str, str] = field(default_factory=dict)
 
 
 A = TypeVar("A", bound=BaseModel)
@@ -116,7 +121,11 @@ class Listed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceSpec:
-    """A resource template (`cb://agents/{id}`) with its reader, its listing, and completion of its variables."""
+    """A resource template (`cb://agents/{id}`) with its reader, its listing, and completion of its variables.
+
+    `topic` takes the same as `read` and gives what to listen to so as to hear that the resource has changed; it
+    raises `NotFound` where reading would. Without it nobody can listen.
+    """
 
     template: str
     name: str
@@ -125,6 +134,7 @@ class ResourceSpec:
     read: Reader
     listing: Callable[[Call], Awaitable[list[Listed]]] | None = None
     complete: dict[str, Completer] = field(default_factory=dict)
+    topic: Callable[..., Awaitable[Topic]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +194,7 @@ class Plugin:
         title: str,
         listing: Callable[[Call], Awaitable[list[Listed]]] | None = None,
         complete: dict[str, Completer] | None = None,
+        topic: Callable[..., Awaitable[Topic]] | None = None,
     ) -> Callable[[F], F]:
         """Declares a resource; the reader takes the call and the template's variables and returns JSON data."""
 
@@ -196,6 +207,7 @@ class Plugin:
                 read=function,
                 listing=listing,
                 complete=complete or {},
+                topic=topic,
             )
             return function
 

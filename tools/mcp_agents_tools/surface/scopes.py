@@ -40,6 +40,7 @@ EXECUTIONS: Final = {
 ANALYTICS: Final = {
     "usage_report": "analytics:read",
     "cost_report": "analytics:read",
+    "review_costs": "analytics:read",
 }
 TOOLSERVERS: Final = {
     "tool_server_add": "toolservers:write",
@@ -67,4 +68,6 @@ CAPACITY: Final = {
     "quota_get": "capacity:read",
 }
 AGENT_SERVER: Final = "executions:run"
-"""What calling an agent over its own path `/mcp/agent/{agent}` needs."""
+"""What calling an agent over its own path `/mcp/agent/{agent}` needs, and seeing its prompt there."""
+AGENT_PROMPTS: Final = "agents:read"
+"""What the prompts of published agents need elsewhere."""
