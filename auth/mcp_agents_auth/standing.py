@@ -53,6 +53,14 @@ class Standings:
             self._seen[sid] = seen
         return seen.standing
 
+    async def now(self, sid: str) -> Standing | None:
+        """The family's standing as of this moment; for what stays open for long."""
+        family = await self._families.get(sid)
+        there = family is not None and await self._tenants.active(family.tenant)
+        standing = await self.look(family) if family and there else None
+        self._seen[sid] = _Seen(standing, self._clock.monotonic() + FRESH_SECONDS)
+        return standing
+
     def forget(self, sid: str) -> None:
         """Looks at the store the next time; for whoever revoked in this process."""
         self._seen.pop(sid, None)

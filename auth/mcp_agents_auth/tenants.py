@@ -78,6 +78,11 @@ class Tenants:
             raise _unknown()
         return changed
 
+    async def active(self, name: str) -> bool:
+        """Whether the tenant is there and active, as stored now."""
+        found = await self._records.get(name) if ids.TENANT.fullmatch(name) else None
+        return found is not None and found.value.active
+
     async def require_active(self, name: str) -> Tenant:
         """The tenant, known to be active at most five seconds ago. Raises `NotFound` or `Denied`."""
         now = self._clock.monotonic()

@@ -10,7 +10,7 @@ import binascii
 import hashlib
 import logging
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import jwt
@@ -91,6 +91,17 @@ class TokenVerifier:
         except _RefusedError as reason:
             _log.debug("token refused: %s", reason)
             raise invalid_token() from None
+
+    async def again(self, token: VerifiedToken) -> VerifiedToken:
+        """A token that was good, as it stands at this moment: with what is left of its scopes.
+
+        For what stays open longer than an answer may be reused. Raises `Denied` (`TOKEN_INVALID`).
+        """
+        standing = await self._standings.now(token.sid)
+        if standing is None or token.expires_at <= self._clock.now().timestamp():
+            raise invalid_token()
+        scopes = token.principal.scopes & standing.scopes
+        return replace(token, principal=replace(token.principal, scopes=scopes, roles=standing.roles))
 
     async def _with_standing(self, claims: _Claims) -> VerifiedToken:
         standing = await self._standings.of(claims.sid)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
@@ -24,10 +25,13 @@ from mcp_agents.kernel import ids
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Conflict, Invalid, NotFound, WrongRevision
 from mcp_agents.kernel.routing import Routing
-from mcp_agents.kernel.tenancy import Records, TenantSpace, Versioned
+from mcp_agents.kernel.tenancy import Records, TenantSpace, Topic, Versioned
 
 VERSIONS_KEPT: Final = 100
 """Versions of one agent that can be read and gone back to, the present one among them."""
+
+IDENTITY_LENGTH: Final = 32
+"""Hex digits of an agent's identity."""
 
 _NAMES = "name"
 _VERSIONS = "version"
@@ -66,11 +70,12 @@ class _Name(Struct, frozen=True, kw_only=True):
 
 
 class AgentCatalog:
-    """Agents of any tenant, always through the caller's `TenantSpace`."""
+    """Agents of any tenant, always through the caller's `TenantSpace`. `home` is the deployment's public URL."""
 
-    def __init__(self, clock: Clock, checks: Checks) -> None:
+    def __init__(self, clock: Clock, checks: Checks, home: str = "") -> None:
         self._clock = clock
         self._checks = checks
+        self._home = home
         self.states = AgentStates(clock)
 
     async def create(self, space: TenantSpace, draft: AgentDraft, *, by: str = "") -> Versioned[Agent]:
@@ -114,6 +119,18 @@ class AgentCatalog:
     async def all(self, space: TenantSpace) -> list[Versioned[Agent]]:
         """Every agent of the tenant, oldest first."""
         return await self._agents(space).all()
+
+    def identity(self, agent: Agent) -> str:
+        """What this agent, of this deployment, is known by in other ones: a digest that gives nothing away."""
+        return sha256(f"{self._home}\0{agent.id}".encode()).hexdigest()[:IDENTITY_LENGTH]
+
+    def topic(self, space: TenantSpace, agent_id: str) -> Topic:
+        """The changes of one agent."""
+        return space.record_topic("cb_agents", agent_id)
+
+    def every_topic(self, space: TenantSpace) -> Topic:
+        """The coming, changing and going of every agent of the tenant."""
+        return space.records_topic("cb_agents")
 
     async def versions(self, space: TenantSpace, reference: str, before: int, limit: int) -> list[Agent]:
         """Up to `limit` versions, newest first, older than version `before` (0: from the newest on)."""

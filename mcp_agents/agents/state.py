@@ -16,7 +16,7 @@ from mcp_agents.agents.schema import depth_over
 from mcp_agents.agents.spec import Agent
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Exhausted, Invalid, NotFound, WrongRevision
-from mcp_agents.kernel.tenancy import Records, TenantSpace, Versioned
+from mcp_agents.kernel.tenancy import Records, TenantSpace, Topic, Versioned
 
 STATE_LIMIT: Final = 64 * 1024
 """Bytes of the state as JSON."""
@@ -47,6 +47,10 @@ class AgentStates:
         """The state; empty and at revision 0 where nothing was ever kept."""
         found = await self._records(space).get(agent_id)
         return found or Versioned(self._empty(agent_id), 0)
+
+    def topic(self, space: TenantSpace, agent_id: str) -> Topic:
+        """The changes of an agent's state."""
+        return space.record_topic("cb_agent_state", agent_id)
 
     async def merge(
         self, space: TenantSpace, agent_id: str, changes: dict[str, Any], effect_id: str

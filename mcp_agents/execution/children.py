@@ -89,6 +89,7 @@ class Children:
             depth=run.requested.depth + 1,
             parent=Parent(execution_id=run.execution_id, agent_id=run.agent.id, effect_id=call.effect_id),
             portion=Limits.of(run).share(run, share, self.clock.now()),
+            chain=run.requested.chain,
         )
         principal = run.requested.caller.principal(recorder.space.tenant).acting(run.agent.id)
         try:

@@ -78,7 +78,7 @@ class Dispatcher:
         """Accepts a run durably, or joins the one with the same key, and returns its execution id.
 
         Raises `NotFound` (`AGENT_UNKNOWN`), `Conflict` (`AGENT_INACTIVE`, `IDEMPOTENCY_MISMATCH`),
-        `Invalid`, `Exhausted` (`DEPTH_EXHAUSTED`, `QUEUE_FULL`).
+        `Invalid`, `Exhausted` (`DEPTH_EXHAUSTED`, `AGENT_CYCLE`, `QUEUE_FULL`).
         """
         prepared = await self._prepare(space, principal, order)
         await self._accept(space, principal, order, prepared)
@@ -108,14 +108,14 @@ class Dispatcher:
     async def start(self, space: TenantSpace, principal: Principal, order: Order, execution_id: str) -> None:
         """Accepts a run under an id that its caller owns (a call of a run, a requeued dead letter), once."""
         agent = (await self._agents.get(space, order.agent)).value
-        prepared = _Prepared(execution_id, order.requested(agent, principal), new=False)
+        prepared = _Prepared(execution_id, order.requested(agent, principal, self._agents.identity(agent)), new=False)
         await self._accept(space, principal, order, prepared)
 
     async def _prepare(
         self, space: TenantSpace, principal: Principal, order: Order, *, rejoin: bool = False, joins: str = ""
     ) -> _Prepared:
         agent = (await self._agents.get(space, order.agent)).value
-        requested = order.requested(agent, principal)
+        requested = order.requested(agent, principal, self._agents.identity(agent))
         minted = ids.mint("ex", self._tenancy.clock)
         if order.idempotency_key and not joins:
             known = await joining.by_key(space, principal, order, agent, minted)

@@ -237,6 +237,7 @@ class Loop:
             traceparent=child_of(run.requested.traceparent),
             timeout=_TOOL_SECONDS,
             depth=run.requested.depth + 1,
+            chain=run.requested.chain,
         )
         self._faults.reach("tool:send")
         outcome = await hands.toolset.call(invocation)

@@ -30,7 +30,8 @@ class Order:
 
     `context` is data for the model; `output_schema` the JSON Schema its answer must match, in place of the
     agent's own. `task` is the tool whose call the run answers as a task. `parent` and `portion` are set where a
-    run is another one's tool.
+    run is another one's tool. `upstream` is the run that calls from another deployment; `chain` the agents, as
+    `AgentCatalog.identity` names them, that called each other to get here.
     """
 
     agent: str
@@ -49,6 +50,8 @@ class Order:
     depth: int = 0
     parent: Parent | None = None
     portion: Portion = field(default_factory=Portion)
+    upstream: str = ""
+    chain: tuple[str, ...] = ()
 
     def digest(self, agent: Agent) -> str:
         """What makes two orders the same request."""
@@ -57,8 +60,9 @@ class Order:
             what.append(self.output_schema)
         return sha256(_encode(what)).hexdigest()
 
-    def requested(self, agent: Agent, principal: Principal) -> Requested:
-        """The first event of its run. Raises `Invalid`, `Conflict` (`AGENT_INACTIVE`), `Exhausted`."""
+    def requested(self, agent: Agent, principal: Principal, identity: str = "") -> Requested:
+        """The first event of its run; `identity` is the agent's. Raises `Invalid`, `Conflict` (`AGENT_INACTIVE`),
+        `Exhausted` (`DEPTH_EXHAUSTED`, `AGENT_CYCLE`)."""
         if len(self.prompt) > PROMPT_LIMIT:
             raise Invalid("PROMPT_TOO_LONG", f"A prompt is at most {PROMPT_LIMIT} characters.", "Shorten it.")
         deepest = min(MAX_DEPTH, self.portion.max_depth or MAX_DEPTH, agent.limits.max_depth)
@@ -67,6 +71,12 @@ class Order:
                 "DEPTH_EXHAUSTED",
                 f"Agents called each other {deepest} deep.",
                 "Look for agents that call in a circle, or raise limits.max_depth.",
+            )
+        if self.parent is None and identity in self.chain:  # inside one deployment depth alone counts
+            raise Exhausted(
+                "AGENT_CYCLE",
+                f"The agent {agent.name} is among those whose calls led here; it is not called again.",
+                "Look for agents that call in a circle over several servers.",
             )
         if not agent.is_active:
             raise Conflict("AGENT_INACTIVE", f"The agent {agent.name} is switched off.", "Switch it on first.")
@@ -88,4 +98,6 @@ class Order:
             depth=self.depth,
             parent=self.parent,
             portion=self.portion,
+            upstream=self.upstream,
+            chain=(*self.chain, identity) if identity else self.chain,
         )

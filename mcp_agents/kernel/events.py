@@ -99,7 +99,11 @@ class Parent(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Requested(Event, frozen=True, kw_only=True, tag="requested"):
-    """The run was accepted. `agent` is the agent as it stood (an `agents.spec.Agent` document)."""
+    """The run was accepted. `agent` is the agent as it stood (an `agents.spec.Agent` document).
+
+    `upstream` is the run of another deployment that called this agent; `chain` names, one digest each, the
+    agents that called each other to get here, this one last.
+    """
 
     agent_id: str
     agent: Raw
@@ -119,6 +123,8 @@ class Requested(Event, frozen=True, kw_only=True, tag="requested"):
     depth: int = 0
     parent: Parent | None = None
     portion: Portion = Portion()
+    upstream: str = ""
+    chain: tuple[str, ...] = ()
 
 
 class Started(Event, frozen=True, kw_only=True, tag="started"):

@@ -11,7 +11,7 @@ surface, the tenant is fixed here.
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from mcp_agents.kernel import ids
-from mcp_agents.kernel.bus import Bus
+from mcp_agents.kernel.bus import Bus, Landed
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Fault, Invalid
 from mcp_agents.kernel.events import (
@@ -263,6 +263,25 @@ class ExecutionLog:
         return tip, entries
 
 
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """Something of one tenant whose changes can be heard: a run's log, a record, or every record of a kind.
+
+    Made by the tenant's own space and good in that space alone.
+    """
+
+    tenant: str
+    subject: str
+
+
+class Change(NamedTuple):
+    """That something was written: of which topic, whether it is new, and whether it was removed."""
+
+    topic: Topic
+    new: bool
+    gone: bool
+
+
 class TenantSpace:
     """One tenant's records, logs, jobs and signals."""
 
@@ -304,6 +323,41 @@ class TenantSpace:
     def signals(self, channel: str, execution_id: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """The signals about a run while the context is open."""
         return self._doors.bus.subscribe(self._channel(channel, execution_id))
+
+    def log_topic(self, execution_id: str) -> Topic:
+        """What is appended to the log of one of this tenant's executions."""
+        return Topic(self.tenant, f"cb.agent.log.{self.tenant}.{_token(execution_id)}")
+
+    def record_topic(self, bucket: Bucket, *parts: str) -> Topic:
+        """Writes of the record under these key parts."""
+        key = ".".join((self.tenant, *(_token(part) for part in parts)))
+        return Topic(self.tenant, f"cb.changed.{bucket}.{key}")
+
+    def records_topic(self, bucket: Bucket, *parts: str) -> Topic:
+        """Writes of every record with exactly one more key part behind `parts`."""
+        key = ".".join((self.tenant, *(_token(part) for part in parts), "*"))
+        return Topic(self.tenant, f"cb.changed.{bucket}.{key}")
+
+    def bucket_topic(self, bucket: Bucket) -> Topic:
+        """Writes of any of this tenant's records in a bucket."""
+        return Topic(self.tenant, f"cb.changed.{bucket}.{self.tenant}.>")
+
+    @asynccontextmanager
+    async def changes(self, topics: Collection[Topic], tell: Callable[[Change | None], None]) -> AsyncIterator[None]:
+        """Calls `tell` for every change of these topics, whichever process made it, while the context is open.
+
+        None means that changes may have been missed. `tell` must neither wait nor raise. Nothing is sent for
+        it: the streams say what they stored, to whoever listens.
+        """
+        if any(topic.tenant != self.tenant for topic in topics):
+            raise Fault("UNSAFE_KEY", "An internal key was malformed.", "Report this.")
+        known = {topic.subject: topic for topic in topics}
+
+        def told(landed: Landed | None) -> None:
+            tell(Change(known[landed.asked], landed.first, landed.gone) if landed else None)
+
+        async with self._doors.bus.landed(tuple(known), told):
+            yield
 
     def _channel(self, channel: str, execution_id: str) -> str:
         return f"cb.agent.{_token(channel)}.{self.tenant}.{_token(execution_id)}"

@@ -38,7 +38,8 @@ class Tool:
 class Invocation:
     """One call about to be sent. `effect_id` travels to the tool server as its idempotency key.
 
-    `timeout` is in seconds; `depth` counts the agents above this run, so that circles end.
+    `timeout` is in seconds; `depth` counts the agents above this run and `chain` names them and the run's own, so
+    that circles end.
     """
 
     effect_id: str
@@ -48,6 +49,7 @@ class Invocation:
     traceparent: str
     timeout: float
     depth: int = 0
+    chain: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

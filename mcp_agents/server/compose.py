@@ -123,7 +123,7 @@ async def open_house(
         clients: dict[str, Model] = {"rule": RuleModel(), "litellm": litellm, "openai": direct}
         models = _models(settings, clients, ProviderKeys(vault, clock), clock)
 
-        agents = AgentCatalog(clock, Checks(model=models.check, unknown=toolsets.unknown))
+        agents = AgentCatalog(clock, Checks(model=models.check, unknown=toolsets.unknown), public_url)
         quotas, budgets = Quotas(), Budgets(clock)
         station, slots = Station(tenancy), Slots(clock, quotas)
         attention = Attention(clock, settings.executions.abandon_after_seconds)

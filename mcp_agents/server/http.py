@@ -9,6 +9,8 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -28,11 +30,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_agents.kernel.errors import AgentsError, Invalid
+from mcp_agents.kernel.tasks import background
 from mcp_agents.server import rendering, strict_json
 from mcp_agents.server.approval_pages import routes as approval_routes
 from mcp_agents.server.compose import House
 from mcp_agents.server.config import LOOPBACK
 from mcp_agents.server.mcp import AGENT_PREFIX, Door, Seat
+from mcp_agents.server.streams import Held
 
 log = logging.getLogger("mcp_agents.http")
 
@@ -40,6 +44,9 @@ BODY_LIMIT: Final = 4 * 1024 * 1024
 WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 _AGENT: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What may stand for an agent in a path; the path is repeated in a header."""
+_LISTEN: Final = "subscriptions/listen"
+_LAST_SECONDS: Final = 1.5
+"""What a listener is given to take what is under way to it when its stream ends."""
 _NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"} | dict.fromkeys(
     table.TASKS, "taskId"
 )
@@ -47,14 +54,18 @@ _NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": 
 
 
 def app(house: House, door: Door | None = None) -> Starlette:
-    """The whole HTTP surface of one house, ready for an ASGI server; behind `door` where it is not the usual one."""
-    server = (door or Door(house)).server()
-    manager = StreamableHTTPSessionManager(server, max_request_body_size=BODY_LIMIT)
-    gate = Gate(manager.handle_request, house)
+    """The whole HTTP surface of one house, ready for an ASGI server; behind `door` where it is not the usual one.
+
+    Whoever stops that server calls `state.stop` first, so that what stays open comes to an end of its own.
+    """
+    door = door or Door(house)
+    manager = StreamableHTTPSessionManager(door.server(), max_request_body_size=BODY_LIMIT)
+    gate = Gate(manager.handle_request, house, door)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with manager.run():
+        async with manager.run(), background() as tasks:
+            tasks.start_soon(door.streams.work)
             yield
 
     async def live(_: Request) -> Response:
@@ -71,7 +82,7 @@ def app(house: House, door: Door | None = None) -> Starlette:
         return JSONResponse(gate.metadata(path), headers={"Access-Control-Allow-Origin": "*"})
 
     hosts = _hosts(house.public_url)
-    return Starlette(
+    application = Starlette(
         routes=[
             Route("/livez", live),
             Route("/readyz", ready),
@@ -86,6 +97,8 @@ def app(house: House, door: Door | None = None) -> Starlette:
         exception_handlers={AgentsError: _render},
         lifespan=lifespan,
     )
+    application.state.stop = door.streams.stop
+    return application
 
 
 async def _render(_: Request, error: Exception) -> Response:
@@ -135,8 +148,8 @@ class CallerUser(AuthenticatedUser):
 class Gate:
     """In front of the MCP endpoint: 404 for a path that is none, 401, 403, and then the caller's seat."""
 
-    def __init__(self, app: ASGIApp, house: House) -> None:
-        self._app, self._verify = app, house.auth.verifier.verify
+    def __init__(self, app: ASGIApp, house: House, door: Door) -> None:
+        self._app, self._door, self._verify = app, door, house.auth.verifier.verify
         self._catalogue: Catalogue = house.catalogue
         self._public_url, self._issuer = house.public_url, house.auth.issuer
 
@@ -175,8 +188,35 @@ class Gate:
             )(scope, receive, send)
             return
         scope["user"] = CallerUser(token)
-        scope.setdefault("state", {})["seat"] = Seat(token.principal, selection, gone)
-        await self._app(scope, receive, send)
+        seat = Seat(token.principal, selection, gone)
+        if method == _LISTEN:
+            with self._door.streams.hold(token, grace=_LAST_SECONDS) as held:
+                await self._open(_seated(scope, replace(seat, held=held)), receive, send, held)
+        elif scope["method"] == "GET":
+            session = headers.get("mcp-session-id", "")
+            with self._door.streams.hold(token, grace=0) as held:
+                async with self._door.subscriptions.telling(
+                    session, seat.principal, partial(self._door.may_read, seat)
+                ):
+                    await self._open(_seated(scope, seat), receive, send, held)
+        else:
+            await self._app(_seated(scope, seat), receive, send)
+
+    async def _open(self, scope: Scope, receive: Receive, send: Send, held: Held) -> None:
+        """A response that stays open until it is to end; then it is ended as if that had been all."""
+        begun = done = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun, done
+            begun, done = True, message["type"] == "http.response.body" and not message.get("more_body")
+            await send(message)
+
+        with held.scope:
+            await self._app(scope, receive, watched)
+        if not begun:
+            await PlainTextResponse("Service Unavailable", status_code=503)(scope, receive, send)
+        elif not done:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def selection(self, path: str) -> str | None:
         """What a path under `/mcp` selects, or None when there is no such path."""
@@ -208,7 +248,7 @@ class Gate:
     def _needed(self, selection: str, method: str, name: str) -> str:
         if method not in _NAMED:
             return ""
-        if selection.startswith(AGENT_PREFIX):
+        if selection.startswith(AGENT_PREFIX) and method != "resources/read":
             return table.AGENT_SERVER
         return table.TASKS.get(method) or self._catalogue.needed(name)
 
@@ -224,6 +264,11 @@ class Gate:
             status_code=status,
             headers={"WWW-Authenticate": "Bearer " + ", ".join(parts), "Cache-Control": "no-store"},
         )
+
+
+def _seated(scope: Scope, seat: Seat) -> Scope:
+    scope.setdefault("state", {})["seat"] = seat
+    return scope
 
 
 def _render_now(error: AgentsError) -> Response:

@@ -6,23 +6,22 @@ SDK internals that may move are touched here and nowhere else.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
 import anyio
 import mcp_types as mcp
+from anyio.abc import TaskGroup
 from mcp.server.caching import CacheHint
-from mcp.server.context import ServerRequestContext
-from mcp.server.lowlevel.server import Server
+from mcp.server.lowlevel.server import NotificationOptions, Server
+from mcp.server.models import InitializationOptions
 from mcp.shared.exceptions import MCPError
-from mcp_agents_tools.surface import scopes
-from mcp_agents_tools.surface.agent_server import agent_tool
+from mcp_agents_tools.surface import prompts, scopes
+from mcp_agents_tools.surface.agent_server import agent_prompts, agent_resources, agent_tool, agent_topic
 from mcp_agents_tools.surface.catalogue import View
-from mcp_agents_tools.surface.clients import Client
 from mcp_agents_tools.surface.plugin import Call, PromptSpec, ResourceSpec, ToolSpec
-from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
 from mcp_agents import __version__
@@ -32,10 +31,14 @@ from mcp_agents.kernel import ids
 from mcp_agents.kernel.errors import AgentsError, NotFound
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tasks import background
+from mcp_agents.kernel.tenancy import Topic
 from mcp_agents.kernel.trace import trace_id
-from mcp_agents.server import rendering, tasks
+from mcp_agents.server import rendering, streams, tasks
 from mcp_agents.server.asking import Asking, InputNeeded, asking, boundary, shows_forms
+from mcp_agents.server.callers import Context, chain_of, client_of, upstream_of, was_cancelled
 from mcp_agents.server.compose import House
+from mcp_agents.server.streams import Held, Streams
+from mcp_agents.server.subscriptions import Audience, Lists, Subscriptions
 from mcp_agents.server.tasks import Finder, TaskParams, Tasks, TaskUpdateParams
 from mcp_agents.server.wire import contents, mirrored_schema, resource_of, result_of, tool_of
 
@@ -46,6 +49,8 @@ AGENT_PREFIX: Final = "agent/"
 PAGE: Final = 100
 _LINKS_SINCE: Final = "2025-06-18"
 """The first revision in which a result may point to a resource."""
+_LAST_SECONDS: Final = 0.5
+"""What a call that is under way is still given when the server stops."""
 _LISTS: Final = CacheHint(30_000, "private")
 _INSTRUCTIONS: Final = (
     "Runs LLM agents durably. Find agents with agent_list or make one with agent_create, then run one with "
@@ -53,31 +58,41 @@ _INSTRUCTIONS: Final = (
     "/mcp/all, one agent alone is at /mcp/agent/{name}."
 )
 
-Context = ServerRequestContext[Any, Any]
 ToolAnswer = mcp.CallToolResult | mcp.InputRequiredResult | dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """Where a request came in: who asks, and which part of the surface its path shows."""
+    """Where a request came in: who asks, and which part of the surface its path shows.
+
+    `gone` is set when whoever waits for the response is not there any more, and None where there is no such thing;
+    `held` is the response where it stays open to tell what changes.
+    """
 
     principal: Principal
     selection: str
     gone: anyio.Event | None = None
-    """Set when whoever waits for the response is not there any more; None where there is no such thing."""
+    held: Held | None = None
+
+    @property
+    def agent(self) -> str:
+        """The agent whose own path it is; "" on any other."""
+        return self.selection.removeprefix(AGENT_PREFIX) if self.selection.startswith(AGENT_PREFIX) else ""
 
 
 class Door:
-    """The handlers. `local` is the principal of a connection without HTTP (stdio)."""
+    """The handlers. `local` is the principal of a connection without HTTP (stdio), and `group` what tells it."""
 
-    def __init__(self, house: House, local: Principal | None = None) -> None:
+    def __init__(self, house: House, local: Principal | None = None, group: TaskGroup | None = None) -> None:
         self._catalogue, self._services, self._tenancy = house.catalogue, house.services, house.tenancy
         self._state_key, self._local = house.state_key, local
         self._tasks = Tasks(house.settings.retention.execution_days)
+        self.streams = Streams(house.auth.verifier.again, house.services.clock)
+        self.subscriptions = Subscriptions(group)
 
     def server(self) -> Server[Any]:
         """The MCP server that these handlers make."""
-        server: Server[Any] = Server(
+        server: Server[Any] = _Server(
             NAME,
             version=__version__,
             title="mcp-agents",
@@ -98,10 +113,14 @@ class Door:
             on_list_prompts=self.list_prompts,
             on_get_prompt=self.get_prompt,
             on_completion=self.complete,
+            on_subscriptions_listen=self.listen,
+            on_subscribe_resource=self.subscribe,
+            on_unsubscribe_resource=self.unsubscribe,
         )
+        server.add_notification_handler("notifications/initialized", mcp.NotificationParams, self._began)
         server.middleware.clear()  # the SDK's spans cost on every call and nothing exports them yet
         server.middleware.append(boundary(self._state_key, NAME))
-        server.add_request_handler("tools/call", mcp.CallToolRequestParams, self.call_tool)
+        server.add_request_handler("tools/call", mcp.CallToolRequestParams, self._until_stopped)
         server.extensions[tasks.EXTENSION] = {}
         server.add_request_handler("tasks/get", TaskParams, self.get_task)
         server.add_request_handler("tasks/update", TaskUpdateParams, self.update_task)
@@ -119,6 +138,12 @@ class Door:
         """The schema of a tool of which a client repeats arguments in headers; they are held against the body."""
         tool = self._everything.tools.get(name)
         return mirrored_schema(tool) if tool else None
+
+    async def _until_stopped(self, ctx: Context, params: mcp.CallToolRequestParams) -> ToolAnswer:
+        """Runs a tool, unless the server is stopped meanwhile: what the call began goes on elsewhere."""
+        with self.streams.hold(grace=_LAST_SECONDS) as held, held.scope:
+            return await self.call_tool(ctx, params)
+        return rendering.tool_error(streams.stopping())
 
     async def call_tool(self, ctx: Context, params: mcp.CallToolRequestParams) -> ToolAnswer:
         """Runs a tool, begins it as a task, or asks its client first.
@@ -214,7 +239,7 @@ class Door:
                 mime_type=resource.mime_type,
             )
             for resource in self._view(seat).resources.values()
-            if resource.listing and self._catalogue.allowed(seat.principal, resource.template)
+            if resource.listing and self._may_read(seat, resource)
             for each in await resource.listing(call)
         ]
         page, cursor = _page(listed, params)
@@ -234,7 +259,7 @@ class Door:
                 mime_type=resource.mime_type,
             )
             for resource in self._view(seat).resources.values()
-            if "{" in resource.template and self._catalogue.allowed(seat.principal, resource.template)
+            if "{" in resource.template and self._may_read(seat, resource)
         ]
         page, cursor = _page(templates, params)
         return mcp.ListResourceTemplatesResult(resource_templates=page, next_cursor=cursor)
@@ -246,7 +271,7 @@ class Door:
         seat = self._seat(ctx)
         uri = str(params.uri)
         found = self._view(seat).resource(uri)
-        if found and self._catalogue.allowed(seat.principal, found[0].template):
+        if found and self._may_read(seat, found[0]):
             resource, variables = found
             try:
                 body = await resource.read(self._call(ctx, seat, params), **variables)
@@ -262,7 +287,7 @@ class Door:
     async def list_prompts(self, ctx: Context, params: mcp.PaginatedRequestParams | None) -> mcp.ListPromptsResult:
         """The prompts that the caller may use."""
         seat = self._seat(ctx)
-        prompts = [
+        listed = [
             mcp.Prompt(
                 name=prompt.name,
                 title=prompt.title,
@@ -272,9 +297,9 @@ class Door:
                     for name, text in prompt.arguments.items()
                 ],
             )
-            for prompt in self._prompts(seat).values()
+            for prompt in (await self._prompts(ctx, seat)).values()
         ]
-        page, cursor = _page(prompts, params)
+        page, cursor = _page(listed, params)
         return mcp.ListPromptsResult(prompts=page, next_cursor=cursor)
 
     async def get_prompt(
@@ -282,7 +307,7 @@ class Door:
     ) -> mcp.GetPromptResult | mcp.InputRequiredResult:
         """A prompt with its arguments filled in."""
         seat = self._seat(ctx)
-        prompt = self._prompts(seat).get(params.name)
+        prompt = await self._prompt(ctx, seat, params.name)
         if prompt is None:
             raise MCPError(mcp.INVALID_PARAMS, f"Unknown prompt: {params.name}")
         given = params.arguments or {}
@@ -303,16 +328,86 @@ class Door:
         seat = self._seat(ctx)
         target: PromptSpec | ResourceSpec | None
         if isinstance(params.ref, mcp.PromptReference):
-            target = self._prompts(seat).get(params.ref.name)
+            target = await self._prompt(ctx, seat, params.ref.name)
         else:
             target = self._view(seat).resources.get(str(params.ref.uri))
-            if target and not self._catalogue.allowed(seat.principal, target.template):
+            if target and not self._may_read(seat, target):
                 target = None
         completer = target.complete.get(params.argument.name) if target else None
-        values = await completer(self._call(ctx, seat), params.argument.value) if completer else []
+        given = (params.context.arguments if params.context else None) or {}
+        call = replace(self._call(ctx, seat), given=given)
+        try:
+            values = await completer(call, params.argument.value) if completer else []
+        except NotFound:
+            values = []
+        except AgentsError as error:
+            raise _protocol_error(error) from error
         return mcp.CompleteResult(
             completion=mcp.Completion(values=values[:100], total=len(values), has_more=len(values) > 100)
         )
+
+    async def listen(self, ctx: Context, params: mcp.SubscriptionsListenRequestParams) -> mcp.SubscriptionsListenResult:
+        """Tells what changes, on a stream that stays open."""
+        try:
+            return await self.subscriptions.listen(ctx, params, await self._audience(ctx, self._seat(ctx)))
+        except AgentsError as error:
+            raise _protocol_error(error) from error
+
+    async def subscribe(self, ctx: Context, params: mcp.SubscribeRequestParams) -> mcp.EmptyResult:
+        """Tells a connection of the handshake era of one more address; one that cannot be read is not there."""
+        uri = str(params.uri)
+        try:
+            await self.subscriptions.subscribe(ctx, uri, await self._audience(ctx, self._seat(ctx)))
+        except NotFound:
+            raise MCPError(mcp.INVALID_PARAMS, "Resource not found", {"uri": uri}) from None
+        except AgentsError as error:
+            raise _protocol_error(error) from error
+        return mcp.EmptyResult()
+
+    async def unsubscribe(self, ctx: Context, params: mcp.UnsubscribeRequestParams) -> mcp.EmptyResult:
+        """Tells it of one address less."""
+        await self.subscriptions.unsubscribe(ctx, str(params.uri))
+        return mcp.EmptyResult()
+
+    async def _began(self, ctx: Context, params: mcp.NotificationParams) -> None:
+        await self.subscriptions.began(ctx, await self._audience(ctx, self._seat(ctx)))
+
+    async def _audience(self, ctx: Context, seat: Seat) -> Audience:
+        call = self._call(ctx, seat)
+
+        async def find(uri: str) -> Topic | None:
+            found = self._view(seat).resource(uri)
+            if found is None or found[0].topic is None or not self._may_read(seat, found[0]):
+                return None
+            try:
+                return await found[0].topic(call, **found[1])
+            except NotFound:
+                return None
+
+        return Audience(
+            principal=seat.principal,
+            space=call.space,
+            lists=await self._lists(call, seat),
+            find=find,
+            may=lambda uri: self.may_read(seat, uri),
+            held=seat.held,
+        )
+
+    async def _lists(self, call: Call, seat: Seat) -> Lists:
+        """What makes the lists of a path others, as far as its caller may see them."""
+        if seat.agent:
+            allowed = seat.principal.allows(scopes.AGENT_SERVER)
+            return Lists(await agent_topic(call, seat.agent) if allowed else None, one=True)
+        shown = self._shows_agents(seat) or any(
+            resource.listing and template.startswith("cb://agents/") and self._may_read(seat, resource)
+            for template, resource in self._view(seat).resources.items()
+        )
+        return Lists(self._services.agents.every_topic(call.space) if shown else None)
+
+    def may_read(self, seat: Seat, uri: str) -> bool:
+        """Whether the caller's scopes let this address be read; not whether there is anything."""
+        found = self._view(seat).resource(uri)
+        return found is not None and self._may_read(seat, found[0])
 
     def _seat(self, ctx: Context) -> Seat:
         if ctx.request is not None:
@@ -323,23 +418,51 @@ class Door:
         return Seat(self._local, "all")
 
     def _view(self, seat: Seat) -> View:
-        if seat.selection.startswith(AGENT_PREFIX):
-            return View({}, {}, {})
+        if seat.agent:
+            return agent_resources(seat.agent)
         return self._catalogue.view(seat.selection) or View({}, {}, {})
 
-    def _prompts(self, seat: Seat) -> dict[str, PromptSpec]:
-        return {
-            name: prompt
-            for name, prompt in self._view(seat).prompts.items()
-            if self._catalogue.allowed(seat.principal, name)
-        }
+    def _may_read(self, seat: Seat, resource: ResourceSpec) -> bool:
+        return self._catalogue.allowed(seat.principal, resource.template)
+
+    async def _prompts(self, ctx: Context, seat: Seat) -> dict[str, PromptSpec]:
+        """The path's own, and one for each published agent; of two with the same name the path's own."""
+        call = self._call(ctx, seat)
+        if seat.agent:
+            return await self._agents_prompts(call, seat)
+        agents = await prompts.of_agents(call) if self._shows_agents(seat) else {}
+        return {**agents, **self._own_prompts(seat)}
+
+    async def _prompt(self, ctx: Context, seat: Seat, name: str) -> PromptSpec | None:
+        call = self._call(ctx, seat)
+        if seat.agent:
+            return (await self._agents_prompts(call, seat)).get(name)
+        if name in self._catalogue.scopes or not self._shows_agents(seat):
+            return self._own_prompts(seat).get(name)
+        return await prompts.named(call, name)
+
+    def _own_prompts(self, seat: Seat) -> dict[str, PromptSpec]:
+        offered = self._view(seat).prompts
+        return {name: each for name, each in offered.items() if self._catalogue.allowed(seat.principal, name)}
+
+    async def _agents_prompts(self, call: Call, seat: Seat) -> dict[str, PromptSpec]:
+        if not seat.principal.allows(scopes.AGENT_SERVER):
+            return {}
+        try:
+            return await agent_prompts(call, seat.agent)
+        except AgentsError as error:
+            raise _protocol_error(error) from error
+
+    def _shows_agents(self, seat: Seat) -> bool:
+        """Whether the path is one where agents are executed, and the caller may look at them."""
+        return "agent_execute" in self._view(seat).tools and seat.principal.allows(scopes.AGENT_PROMPTS)
 
     async def _tools(self, ctx: Context, seat: Seat) -> dict[str, ToolSpec]:
         if seat.selection.startswith(AGENT_PREFIX):
             if not seat.principal.allows(scopes.AGENT_SERVER):
                 return {}
             try:
-                tool = await agent_tool(self._call(ctx, seat), seat.selection.removeprefix(AGENT_PREFIX))
+                tool = await agent_tool(self._call(ctx, seat), seat.agent)
             except AgentsError as error:
                 raise _protocol_error(error) from error
             return {tool.name: tool}
@@ -369,7 +492,7 @@ class Door:
         traceparent = str(meta.get("traceparent", ""))
         depth = meta.get(f"{rendering.META_PREFIX}depth", 0)
         effect_id = meta.get(f"{rendering.META_PREFIX}effect_id", "")
-        way = asking(ctx, params)
+        way, chain = asking(ctx, params), chain_of(meta)
         return Call(
             principal=seat.principal,
             space=self._tenancy.of(seat.principal),
@@ -378,10 +501,12 @@ class Door:
             ask=way.ask if way else None,
             state=way.state if way else "",
             traceparent=traceparent if trace_id(traceparent) else "",
-            depth=depth if isinstance(depth, int) and 0 <= depth < 1000 else 0,
+            depth=max(depth if isinstance(depth, int) and 0 <= depth < 1000 else 0, len(chain)),
             effect_id=effect_id if isinstance(effect_id, str) and ids.is_id(effect_id, "eff") else "",
             client=client_of(ctx),
-            cancelled=partial(_was_cancelled, ctx),
+            cancelled=partial(was_cancelled, ctx),
+            upstream=upstream_of(meta),
+            chain=chain,
         )
 
 
@@ -404,45 +529,19 @@ async def _break_off(gone: anyio.Event, scope: anyio.CancelScope) -> None:
     scope.cancel()
 
 
-def client_of(ctx: Context) -> Client:
-    """Who calls: by the request's own `_meta` in the current era, by the handshake before it."""
-    meta: Mapping[str, Any] = ctx.meta or {}
-    modern = ctx.protocol_version in MODERN_PROTOCOL_VERSIONS
-    if modern:
-        who, can = _object(meta.get(mcp.CLIENT_INFO_META_KEY)), _object(meta.get(mcp.CLIENT_CAPABILITIES_META_KEY))
-    else:
-        who, can = _greeting(ctx.session.client_params)
-    asking = can.get("elicitation")
-    return Client(
-        name=str(who.get("name", "")),
-        version=str(who.get("version", "")),
-        protocol=ctx.protocol_version,
-        modern=modern,
-        stdio=ctx.request is None,
-        # Before there were two kinds of questions, an empty declaration meant forms.
-        form=isinstance(asking, dict) and ("form" in asking or not asking),
-        url=isinstance(asking, dict) and "url" in asking,
-        tasks=tasks.EXTENSION in _object(can.get("extensions")),
-        progress="progressToken" in meta or "progress_token" in meta,
-    )
+class _Server(Server[Any]):
+    """The SDK's server, which says to clients of the handshake era, too, that lists are told when they change."""
 
-
-def _greeting(said: mcp.InitializeRequestParams | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a client of the era before said once, in the same words as one of this era says each time."""
-    if said is None:
-        return {}, {}
-    known = said.model_dump(by_alias=True, mode="json", exclude_none=True, include={"client_info", "capabilities"})
-    return known.get("clientInfo", {}), known.get("capabilities", {})
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _was_cancelled(ctx: Context) -> bool:
-    """Whether `notifications/cancelled` came for this request. A stream that was closed leaves no such word."""
-    asked: anyio.Event = ctx.session._request_outbound.cancel_requested
-    return asked.is_set()
+    def create_initialization_options(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+    ) -> InitializationOptions:
+        options = notification_options or NotificationOptions(
+            prompts_changed=True, resources_changed=True, tools_changed=True
+        )
+        return super().create_initialization_options(options, experimental_capabilities, extensions)
 
 
 def _page(items: list[Any], params: mcp.PaginatedRequestParams | None) -> tuple[list[Any], str | None]:

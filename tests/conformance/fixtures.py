@@ -40,9 +40,10 @@ from starlette.applications import Starlette
 from mcp_agents.execution.orders import Order
 from mcp_agents.execution.run import ExecutionView
 from mcp_agents.kernel.errors import Fault, Invalid
+from mcp_agents.server.callers import Context
 from mcp_agents.server.compose import House
 from mcp_agents.server.http import app
-from mcp_agents.server.mcp import Context, Door, ToolAnswer
+from mcp_agents.server.mcp import Door, ToolAnswer
 from tests.support.served import Served, served
 from tests.support.tool_servers.served import mcp_app
 from tests.support.tool_servers.served import served as port_of

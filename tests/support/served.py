@@ -58,10 +58,12 @@ async def served(
         async with open_house(settings, url, clock=clock) as house, background() as tasks:
             if workers:
                 tasks.start_soon(house.crew.work, workers)
-            server = _Quiet(uvicorn.Config(build(house), log_level="warning", timeout_graceful_shutdown=1))
+            application = build(house)
+            server = _Quiet(uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=1))
             tasks.start_soon(server.serve, [listener])
             await server.up.wait()
             yield Served(house, url)
+            application.state.stop()
             server.should_exit = True
             await server.down.wait()
 

@@ -69,19 +69,20 @@ class _Server(uvicorn.Server):
     """uvicorn inside our own lifetime: it says when it listens, and leaves the signals to us."""
 
     def __init__(self, house: House, first_link: str | None) -> None:
+        application = app(house)
         super().__init__(
             uvicorn.Config(
-                app(house),
+                application,
                 log_level="warning",
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_graceful_shutdown=3,
+                timeout_graceful_shutdown=2,
                 timeout_keep_alive=75,
                 h11_max_incomplete_event_size=64 * 1024,
             )
         )
-        self._house, self._first_link = house, first_link
+        self._house, self._first_link, self._stop_streams = house, first_link, application.state.stop
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -99,6 +100,7 @@ class _Server(uvicorn.Server):
     async def stop_on_signal(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
             async for _ in received:
+                self._stop_streams()
                 self.force_exit = self.should_exit
                 self.should_exit = True
 
@@ -137,7 +139,7 @@ async def stdio(config: Path | None) -> None:
         tasks.start_soon(house.crew.work, max(1, settings.server.workers))
         with suppress(Conflict):  # there since an earlier start; from now on tokens can be made for it, too
             await house.auth.tenants.create(local.tenant, "Local")
-        server = Door(house, local).server()
+        server = Door(house, local, tasks).server()
         async with stdio_server() as (incoming, outgoing):
             await server.run(incoming, outgoing, server.create_initialization_options())
 

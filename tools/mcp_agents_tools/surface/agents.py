@@ -9,7 +9,8 @@ from pydantic import Field
 
 from mcp_agents.agents.catalog import VERSIONS_KEPT
 from mcp_agents.agents.spec import Agent, AgentDraft, AgentLimits, AgentPolicy, Label, Limits, Policy
-from mcp_agents.kernel.tenancy import Versioned
+from mcp_agents.kernel.errors import NotFound
+from mcp_agents.kernel.tenancy import Topic, Versioned
 from mcp_agents_tools.surface import scopes
 from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints, Listed, Plugin
 
@@ -317,7 +318,35 @@ async def complete_agent(call: Call, typed: str) -> list[str]:
     return [text for found in every for text in (found.value.name, found.value.id) if text.startswith(typed)]
 
 
-@plugin.resource("cb://agents/{id}", name="agent", title="An agent", listing=_listed, complete={"id": complete_agent})
+async def complete_version(call: Call, typed: str) -> list[str]:
+    """Numbers of versions of the agent that was filled in before, newest first."""
+    if not (agent := call.given.get("id")):
+        return []
+    try:
+        found = await call.services.agents.versions(call.space, agent, 0, VERSIONS_KEPT)
+    except NotFound:
+        return []
+    return [str(version.version) for version in found if str(version.version).startswith(typed)]
+
+
+async def _agent_topic(call: Call, id: str) -> Topic:  # the template's own word
+    agent = (await call.services.agents.get(call.space, id)).value
+    return call.services.agents.topic(call.space, agent.id)
+
+
+async def _state_topic(call: Call, id: str) -> Topic:  # the template's own word
+    agent = (await call.services.agents.get(call.space, id)).value
+    return call.services.agents.states.topic(call.space, agent.id)
+
+
+@plugin.resource(
+    "cb://agents/{id}",
+    name="agent",
+    title="An agent",
+    listing=_listed,
+    complete={"id": complete_agent},
+    topic=_agent_topic,
+)
 async def agent_resource(call: Call, id: str) -> Any:  # the template's own word
     """One agent with all its fields, by id or name."""
     return msgspec.to_builtins(await _view(call, await call.services.agents.get(call.space, id)))
@@ -327,7 +356,7 @@ async def agent_resource(call: Call, id: str) -> Any:  # the template's own word
     "cb://agents/{id}/versions/{n}",
     name="agent_version",
     title="A version of an agent",
-    complete={"id": complete_agent},
+    complete={"id": complete_agent, "n": complete_version},
 )
 async def version_resource(call: Call, id: str, n: str) -> Any:  # the template's own words
     """One version of an agent with all its fields, by the agent's id or name and the version's number."""
@@ -338,7 +367,11 @@ async def version_resource(call: Call, id: str, n: str) -> Any:  # the template'
 
 
 @plugin.resource(
-    "cb://agents/{id}/state", name="agent_state", title="The state of an agent", complete={"id": complete_agent}
+    "cb://agents/{id}/state",
+    name="agent_state",
+    title="The state of an agent",
+    complete={"id": complete_agent},
+    topic=_state_topic,
 )
 async def state_resource(call: Call, id: str) -> Any:
     """What an agent keeps from one run to the next with builtin/state_set, and the revision of it; 0: nothing yet."""

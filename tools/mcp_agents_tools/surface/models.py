@@ -8,6 +8,7 @@ from msgspec import Struct
 from pydantic import Field
 
 from mcp_agents.kernel.routing import Routing, Strategy
+from mcp_agents.kernel.tenancy import Topic
 from mcp_agents.models.catalog import ALIASES, ConfiguredModel, Meaning
 from mcp_agents.models.health import Vitals
 from mcp_agents.models.keys import ProviderKey
@@ -332,7 +333,11 @@ async def _listed_health(call: Call) -> list[Listed]:
     ]
 
 
-@plugin.resource("cb://models", name="models", title="Models", listing=_listed_models)
+async def _topic(call: Call) -> Topic:
+    return call.space.bucket_topic("cb_models")
+
+
+@plugin.resource("cb://models", name="models", title="Models", listing=_listed_models, topic=_topic)
 async def models_resource(call: Call) -> Any:
     """Every configured model and every virtual name, as `model_list` returns them."""
     return msgspec.to_builtins(await model_list(call, Nothing.model_validate({})))

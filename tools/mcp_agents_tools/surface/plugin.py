@@ -22,7 +22,7 @@ from mcp_agents.execution.register import Register
 from mcp_agents.execution.run import ExecutionView
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.principal import Principal
-from mcp_agents.kernel.tenancy import TenantSpace
+from mcp_agents.kernel.tenancy import TenantSpace, Topic
 from mcp_agents.kernel.toolserver import ToolServers
 from mcp_agents.models.router import ModelRouter
 from mcp_agents.scaling.budgets import Budgets
@@ -100,7 +100,9 @@ class Call:
 
     `report` is None where the client asked for no progress, `ask` where it cannot be asked anything. `state` is
     what the call left behind when it asked last; see `Asker`. `cancelled` says whether the client has cancelled
-    the call in so many words; a call that only loses its client ends too, but nobody wanted it to.
+    the call in so many words; a call that only loses its client ends too, but nobody wanted it to. `given` are the
+    other arguments that a client has filled in so far, where it asks for completions of one. What an agent of
+    another deployment sends along when it calls one of ours: `upstream`, its run, and `chain`, who called whom before.
     """
 
     principal: Principal
@@ -114,6 +116,9 @@ class Call:
     effect_id: str = ""
     client: Client = NOBODY
     cancelled: Callable[[], bool] = lambda: False
+    upstream: str = ""
+    chain: tuple[str, ...] = ()
+    given: Mapping[str, str] = field(default_factory=dict)
 
 
 class Media(Struct, frozen=True, kw_only=True):
@@ -202,7 +207,11 @@ class ToolSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceSpec:
-    """A resource template (`cb://agents/{id}`) with its reader, its listing, and completion of its variables."""
+    """A resource template (`cb://agents/{id}`) with its reader, its listing, and completion of its variables.
+
+    `topic` takes the same as `read` and gives what to listen to so as to hear that the resource has changed; it
+    raises `NotFound` where reading would. Without it nobody can listen.
+    """
 
     template: str
     name: str
@@ -212,6 +221,7 @@ class ResourceSpec:
     mime_type: str = "application/json"
     listing: Callable[[Call], Awaitable[list[Listed]]] | None = None
     complete: dict[str, Completer] = field(default_factory=dict)
+    topic: Callable[..., Awaitable[Topic]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,6 +292,7 @@ class Plugin:
         mime_type: str = "application/json",
         listing: Callable[[Call], Awaitable[list[Listed]]] | None = None,
         complete: dict[str, Completer] | None = None,
+        topic: Callable[..., Awaitable[Topic]] | None = None,
     ) -> Callable[[F], F]:
         """Declares a resource; the reader takes the call and the template's variables and returns JSON data, or a
         `Document` where `mime_type` is another."""
@@ -296,6 +307,7 @@ class Plugin:
                 mime_type=mime_type,
                 listing=listing,
                 complete=complete or {},
+                topic=topic,
             )
             return function
 

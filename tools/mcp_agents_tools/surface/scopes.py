@@ -46,6 +46,7 @@ APPROVALS: Final = {
 ANALYTICS: Final = {
     "usage_report": "analytics:read",
     "cost_report": "analytics:read",
+    "review_costs": "analytics:read",
 }
 TOOLSERVERS: Final = {
     "tool_server_add": "toolservers:write",
@@ -79,4 +80,6 @@ TASKS: Final = {
 }
 """Methods of the tasks extension: a task is a run, and they do to it what these tools do."""
 AGENT_SERVER: Final = "executions:run"
-"""What calling an agent over its own path `/mcp/agent/{agent}` needs."""
+"""What calling an agent over its own path `/mcp/agent/{agent}` needs, and seeing its prompt there."""
+AGENT_PROMPTS: Final = "agents:read"
+"""What the prompts of published agents need elsewhere."""

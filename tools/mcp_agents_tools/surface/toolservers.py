@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field
 
+from mcp_agents.kernel.tenancy import Topic
 from mcp_agents.kernel.toolserver import BUILTIN, EffectIdPlace, ToolServer, ToolServerSpec, UpstreamAuth, UpstreamTool
 from mcp_agents_tools.surface import scopes
 from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints, Listed, Plugin
@@ -250,7 +251,11 @@ async def _listed(call: Call) -> list[Listed]:
     return [Listed(uri="cb://tools", name="tools", title="Tools", description="Every tool agents can be bound to.")]
 
 
-@plugin.resource("cb://tools", name="tools", title="Tools", listing=_listed)
+async def _topic(call: Call) -> Topic:
+    return call.space.bucket_topic("cb_tool_servers")
+
+
+@plugin.resource("cb://tools", name="tools", title="Tools", listing=_listed, topic=_topic)
 async def tools_resource(call: Call) -> Any:
     """Every tool that agents can be bound to."""
     return msgspec.to_builtins((await tool_list(call, ToolListing.model_validate({}))).tools)

@@ -124,11 +124,12 @@ def _identified(invocation: Invocation, tool: StoredTool, argument: str) -> dict
     return {**invocation.arguments, argument: invocation.effect_id}
 
 
-def _meta(invocation: Invocation) -> dict[str, str | int]:
+def _meta(invocation: Invocation) -> dict[str, str | int | list[str]]:
     return {
         EFFECT_ID: invocation.effect_id,
         f"{META_PREFIX}execution_id": invocation.execution_id,
         f"{META_PREFIX}depth": invocation.depth,
+        f"{META_PREFIX}chain": list(invocation.chain),
         "traceparent": invocation.traceparent,
     }
 

@@ -12,11 +12,14 @@ from mcp_agents.execution.archive import Summary
 from mcp_agents.execution.dispatch import unknown_execution
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.events import Entry, ends, event_name, public_body
+from mcp_agents.kernel.tenancy import Topic
 from mcp_agents_tools.surface.executions.shapes import ID, ExecutionRef, ExecutionResult, plugin, result_of
 from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Listed
 
 _LIST_SCAN: Final = 500
 """Runs that one page looks at, at most."""
+_COMPLETED: Final = 100
+_ID_LENGTH: Final = len("ex_") + 26
 
 
 class ExecutionPage(Struct, frozen=True, kw_only=True):
@@ -111,8 +114,9 @@ def _event(execution_id: str, entry: Entry) -> EventView:
     return EventView(seq=entry.seq, at=entry.at, type=event_name(entry.event), execution_id=execution_id, body=body)
 
 
-async def _listed(call: Call) -> list[Listed]:
-    page, _ = await _page(call, "", 50)
+async def listed(call: Call, agent_id: str = "") -> list[Listed]:
+    """The newest runs, of one agent or any."""
+    page, _ = await _page(call, "", 50, agent_id)
     return [
         Listed(
             uri=f"cb://executions/{run.execution_id}",
@@ -124,19 +128,44 @@ async def _listed(call: Call) -> list[Listed]:
     ]
 
 
-async def _complete(call: Call, typed: str) -> list[str]:
-    page, _ = await _page(call, "", 100)
+async def complete_execution(call: Call, typed: str, agent_id: str = "") -> list[str]:
+    """Ids of the newest runs, of one agent or any, that begin with what was typed."""
+    if ids.is_id(typed, "ex"):
+        run = await call.services.dispatcher.find(call.space, typed)
+        return [typed] if run and run.agent.id == (agent_id or run.agent.id) else []
+    # Ids sort by their time: those that begin alike are neighbours, and end where the next beginning would.
+    last = "" if "ex_".startswith(typed) else typed.ljust(_ID_LENGTH, "v")
+    if last and not ids.is_id(last, "ex"):
+        return []
+    page, _ = await _page(call, last, _COMPLETED, agent_id)
     return [run.execution_id for run in page if run.execution_id.startswith(typed)]
 
 
-@plugin.resource("cb://executions/{id}", name="execution", title="A run", listing=_listed, complete={"id": _complete})
+async def log_topic(call: Call, id: str) -> Topic:  # the template's own word
+    """What to listen to for a run. Raises `NotFound`."""
+    await call.services.dispatcher.run(call.space, id)
+    return call.space.log_topic(id)
+
+
+@plugin.resource(
+    "cb://executions/{id}",
+    name="execution",
+    title="A run",
+    listing=listed,
+    complete={"id": complete_execution},
+    topic=log_topic,
+)
 async def execution_resource(call: Call, id: str) -> Any:  # the template's own word
     """A run as it stands now."""
     return msgspec.to_builtins(result_of(await call.services.dispatcher.view(call.space, id)))
 
 
 @plugin.resource(
-    "cb://executions/{id}/events", name="execution_events", title="A run's events", complete={"id": _complete}
+    "cb://executions/{id}/events",
+    name="execution_events",
+    title="A run's events",
+    complete={"id": complete_execution},
+    topic=log_topic,
 )
 async def events_resource(call: Call, id: str) -> Any:
     """The whole log of a run."""
@@ -145,7 +174,11 @@ async def events_resource(call: Call, id: str) -> Any:
 
 
 @plugin.resource(
-    "cb://executions/{id}/transcript", name="transcript", title="A run's transcript", complete={"id": _complete}
+    "cb://executions/{id}/transcript",
+    name="transcript",
+    title="A run's transcript",
+    complete={"id": complete_execution},
+    topic=log_topic,
 )
 async def transcript_resource(call: Call, id: str) -> Any:
     """The conversation of a run, tool turns included."""
@@ -157,7 +190,7 @@ async def transcript_resource(call: Call, id: str) -> Any:
     "debug_execution",
     title="Debug a run",
     arguments={"execution_id": "The run to look into."},
-    complete={"execution_id": _complete},
+    complete={"execution_id": complete_execution},
 )
 async def debug_execution(call: Call, arguments: dict[str, str]) -> str:
     """Leads through finding out why a run went wrong."""
