@@ -42,6 +42,7 @@ OPEN = {
     "/oauth/authorize",
     "/oauth/sign-in",
     "/oauth/consent",
+    "/approvals/{id}",
 }
 """What answers without a token, and nothing else does."""
 GUARDED = {"/mcp", "/mcp/{selection:path}"}

@@ -66,9 +66,9 @@ async def test_built_in_tools_stand_beside_those_of_servers(house: House) -> Non
     )
     acting = ADMIN.acting(await an_agent(house))
     for bindings, names in (
-        (("builtin/*",), ["builtin__state_get", "builtin__state_set"]),
+        (("builtin/*",), ["builtin__ask_user", "builtin__state_get", "builtin__state_set"]),
         (("builtin/state_get", "demo/add"), ["builtin__state_get", "demo__add"]),
-        (("builtin/*", "builtin/state_set"), ["builtin__state_get", "builtin__state_set"]),
+        (("builtin/*", "builtin/state_set"), ["builtin__ask_user", "builtin__state_get", "builtin__state_set"]),
         (("demo/add", "builtin/gone"), ["demo__add"]),
         ((), []),
     ):
