@@ -20,6 +20,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from mcp_agents.kernel.tasks import background, together
 
 _HEAD_LIMIT: Final = 64 * 1024
+_LINGER_SECONDS: Final = 30
 _END: Final = b"\r\n\r\n"
 
 
@@ -58,6 +59,8 @@ async def _forward(proxy: Proxy, upstream: str, token: str, client: SocketStream
 
                 tasks.start_soon(up)
                 await _copy(server, client)
+                # The client closes. An end that comes while it has not read the whole answer breaks node's fetch.
+                await anyio.sleep(_LINGER_SECONDS)
                 tasks.cancel_scope.cancel()
         except (anyio.IncompleteRead, anyio.BrokenResourceError, anyio.ClosedResourceError):
             return  # gone in the middle: nobody is left to tell

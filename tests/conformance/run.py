@@ -306,7 +306,7 @@ async def _played(site: Site, proxy: Proxy, path: str, options: list[str]) -> tu
     out = site.fresh()
     before = proxy.requests - proxy.injected
     done = await site.node(node.SUITE, "server", "--url", proxy.url + path, *options, "-o", str(out))
-    notes = [_last_words(done.stdout)] if done.returncode else []
+    notes = [_last_words(done.stdout + done.stderr)] if done.returncode else []
     if proxy.requests - proxy.injected != before:
         notes.append("a request was sent with a token of the suite's own")
     return out, notes
