@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import anyio
 import mcp_types as mcp
@@ -141,7 +141,6 @@ class _Session:
     """A connection of the handshake era. It hears as long as it lives, and tells while the client listens."""
 
     def __init__(self, session: ServerSession, audience: Audience) -> None:
-        self.caller = _caller(audience.principal)
         self._session, self._space, self._lists = session, audience.space, audience.lists
         self._listener = Listener(audience.lists, (_TOOLS, _PROMPTS, _RESOURCES))
         self._heard: dict[str, AsyncExitStack] = {}
@@ -187,13 +186,21 @@ class _Session:
         self._heard[name] = stack
 
 
+class _Ear(NamedTuple):
+    """A stream that a client of the handshake era holds open to be told."""
+
+    tasks: TaskGroup
+    may: Callable[[str], bool]
+
+
 class Subscriptions:
     """The listeners of one process. `tasks` tells a client whose connection is the process's own (stdio)."""
 
     def __init__(self, tasks: TaskGroup | None = None) -> None:
         self._tasks = tasks
         self._open: Counter[tuple[str, ...]] = Counter()
-        self._sessions: dict[str, _Session] = {}
+        self._sessions: dict[tuple[str, ...], _Session] = {}
+        self._ears: dict[tuple[str, ...], _Ear] = {}
 
     async def listen(
         self, ctx: Context, params: mcp.SubscriptionsListenRequestParams, audience: Audience
@@ -241,8 +248,10 @@ class Subscriptions:
         session = connection.state[_KEY] = _Session(ctx.session, audience)
         connection.exit_stack.push_async_callback(session.aclose)
         if connection.session_id:
-            self._sessions[connection.session_id] = session
-            connection.exit_stack.callback(self._sessions.pop, connection.session_id, None)
+            place = (*_caller(audience.principal), connection.session_id)
+            self._sessions[place] = session
+            connection.exit_stack.callback(self._sessions.pop, place, None)
+            self._begin(place)
         elif self._tasks:
             scope = anyio.CancelScope()
             connection.exit_stack.callback(scope.cancel)
@@ -264,11 +273,23 @@ class Subscriptions:
     @asynccontextmanager
     async def telling(self, session_id: str, principal: Principal, may: Callable[[str], bool]) -> AsyncIterator[None]:
         """Tells a connection while its client holds a stream open for that."""
-        session = self._sessions.get(session_id)
+        place = (*_caller(principal), session_id)
         async with background() as tasks:
-            if session and session.caller == _caller(principal):
-                tasks.start_soon(session.tell, may)
-            yield
+            if place in self._ears:  # a second stream at once is refused further in
+                yield
+                return
+            self._ears[place] = _Ear(tasks, may)
+            try:
+                self._begin(place)
+                yield
+            finally:
+                del self._ears[place]
+
+    def _begin(self, place: tuple[str, ...]) -> None:
+        """Tells a connection that is ready and heard; a client may open its stream before it is ready."""
+        session, ear = self._sessions.get(place), self._ears.get(place)
+        if session and ear:
+            ear.tasks.start_soon(session.tell, ear.may)
 
     @contextmanager
     def _place(self, audience: Audience) -> Iterator[None]:
