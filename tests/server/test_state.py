@@ -88,7 +88,11 @@ async def test_runs_at_once_keep_each_others_changes(tmp_path: Path) -> None:
         assert found.value.state == {f"k{n}": n for n in range(8)}
         assert len(found.value.applied) == 8
         listed = await remote.call("tool_list", {"server": "builtin"})
-        assert [tool["binding"] for tool in listed["tools"]] == ["builtin/ask_user", "builtin/state_get", "builtin/state_set"]
+        assert [tool["binding"] for tool in listed["tools"]] == [
+            "builtin/ask_user",
+            "builtin/state_get",
+            "builtin/state_set",
+        ]
 
 
 async def test_versions_and_rollback_through_the_front_door(tmp_path: Path) -> None:
