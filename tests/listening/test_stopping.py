@@ -1,83 +1,25 @@
 """SIGTERM at a real server with a hundred open streams of every kind: each ends, the runs go on, the exit is clean."""
 
-import json
-import os
-import re
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import PIPE
 from typing import Any
 
 import anyio
 import httpx2
 import pytest
-from anyio.abc import Process
-from mcp.client.client import Client
-from mcp.client.streamable_http import streamable_http_client
 from mcp.server.mcpserver import MCPServer
 from mcp_types import ToolAnnotations
 
-from mcp_agents.kernel.tasks import background
+from tests.listening.programs import called, client, program, token_of
 from tests.support.tool_servers.served import mcp_app, served
 
 pytestmark = pytest.mark.anyio
 
 LISTENING, EXECUTING, WAITING, STANDING = 40, 20, 20, 20
 SECONDS = 3.0
-
-
-@asynccontextmanager
-async def program(folder: Path) -> AsyncIterator[tuple[Process, str]]:
-    """`mcp-agents serve` on a free port: the process and its URL."""
-    environment = {**os.environ, "MCP_AGENTS_SERVER__DATA_DIR": str(folder), "MCP_AGENTS_SERVER__PORT": "0"}
-    command = [sys.executable, "-m", "mcp_agents.server.cli", "serve"]
-    async with await anyio.open_process(command, env=environment, stderr=None) as process:
-        try:
-            said = ""
-            with anyio.fail_after(60):
-                while not (found := re.search(r"listening on (\S+)", said)):
-                    assert process.stdout is not None
-                    said += (await process.stdout.receive()).decode()
-            yield process, found[1]
-        finally:
-            if process.returncode is None:
-                process.kill()
-
-
-async def token_of(folder: Path) -> str:
-    """A token, as the command line makes it beside the running server."""
-    environment = {**os.environ, "MCP_AGENTS_SERVER__DATA_DIR": str(folder)}
-    command = [sys.executable, "-m", "mcp_agents.server.cli", "token", "--tenant", "default", "--json"]
-    done = await anyio.run_process(command, env=environment, stdout=PIPE)
-    return str(json.loads(done.stdout)["access_token"])
-
-
-@asynccontextmanager
-async def client(url: str, token: str, mode: str = "2026-07-28") -> AsyncIterator[Client]:
-    """The official client."""
-    async with (
-        background(),
-        httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=httpx2.Timeout(60, read=120),
-            limits=httpx2.Limits(max_connections=200),
-            trust_env=False,
-        ) as http,
-        Client(streamable_http_client(f"{url}/mcp/all", http_client=http), mode=mode) as opened,
-    ):
-        yield opened
-
-
-async def called(opened: Client, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The structured result of a tool that must succeed."""
-    result = await opened.call_tool(tool, arguments)
-    assert not result.is_error, result.content
-    assert isinstance(result.structured_content, dict)
-    return result.structured_content
 
 
 @dataclass
