@@ -258,8 +258,8 @@ DATA = frozenset(
         "capabilities", "capability", "command", "context", "description", "effect_id.argument", "effect_id.header",
         "env", "exposes", "goal", "metadata", "output_schema", "overrides.virtual_model", "policy.unknown_effects",
         "prompt", "q", "reason", "request", "status", "strategy", "system_prompt", "tag", "tags", "task_type",
-        "transport", "url", "virtual_model", "provider_key_set.key", "by", "happened", "result", "parts", "priority", "since",
-        "until", "scope", "period",
+        "transport", "url", "virtual_model", "provider_key_set.key", "by", "happened", "result", "parts", "priority",
+        "since", "until", "scope", "period",
         # models and providers of the operator's settings, the same for every tenant
         "fallback_models", "models", "preferred_providers", "provider_key_set.provider",
         "overrides.fallback_models", "overrides.preferred_providers", "overrides.strategy", "overrides.task_type",
