@@ -259,15 +259,24 @@ TEMPLATES = {
 }
 COUNTS = {"n": "1"}
 """Variables of templates that count within the thing which another one names, with a value that is there."""
-PROMPTS: dict[str, dict[str, str]] = {"debug_execution": {"execution_id": "run"}, "design_agent": {}}
-PATHS = {"/mcp/agent/{agent} tools/list": {"agent": "agent"}, "/mcp/agent/{agent} tools/call": {"agent": "agent"}}
+PROMPTS: dict[str, dict[str, str]] = {
+    "debug_execution": {"execution_id": "run"},
+    "design_agent": {},
+    "review_costs": {"agent": "agent"},
+}
+PATHS = {
+    "/mcp/agent/{agent} tools/list": {"agent": "agent"},
+    "/mcp/agent/{agent} tools/call": {"agent": "agent"},
+    "/mcp/agent/{agent} prompts/list": {"agent": "agent"},
+    "/mcp/agent/{agent} prompts/get": {"agent": "agent"},
+}
 DATA = frozenset(
     {
         # texts, labels and settings that name nothing of a tenant
         "args", "auth.scope", "auth.token", "auth.client_id", "auth.client_secret", "auth.issuer", "auth.type",
         "capabilities", "capability", "command", "context", "description", "effect_id.argument", "effect_id.header",
         "env", "exposes", "goal", "metadata", "output_schema", "overrides.virtual_model", "policy.unknown_effects",
-        "prompt", "q", "reason", "status", "strategy", "system_prompt", "tag", "tags", "task_type", "transport",
+        "prompt", "q", "reason", "request", "status", "strategy", "system_prompt", "tag", "tags", "task_type", "transport",
         "url", "virtual_model", "provider_key_set.key", "by", "parts", "priority", "since",
         "execution_resume.action", "execution_resume.content", "message", "kind", "policy.approvals.tool",
         "policy.approvals.annotation", "policy.approvals.label", "policy.approvals.argument",
@@ -414,7 +423,11 @@ async def ask(row: Row, me: Tenant, value: str, tool_name: str = "") -> Answer:
             return await complete(me.wire, row.target, row.argument, value, row.era)
         case _:
             path, method = row.target.replace("{agent}", value).split()
-            params = {"name": tool_name, "arguments": {"prompt": "say done"}} if method == "tools/call" else {}
+            given: dict[str, dict[str, Any]] = {
+                "tools/call": {"name": tool_name, "arguments": {"prompt": "say done"}},
+                "prompts/get": {"name": f"ask_{tool_name}", "arguments": {"request": "say done"}},
+            }
+            params = given.get(method, {})
             return await me.wire.ask(method, params, era=row.era, path=path)
 
 
@@ -769,34 +782,28 @@ async def test_a_session_of_another_tenant_reads_like_one_that_never_existed(str
     assert (await owner.wire.send(body, {"Mcp-Session-Id": session})).status == 200
 
 
-@pytest.mark.parametrize(
-    ("era", "method"),
-    [("modern", "subscriptions/listen"), ("legacy", "resources/subscribe"), ("legacy", "resources/unsubscribe")],
-)
-async def test_nothing_can_be_subscribed_to(strangers: World, era: Era, method: str) -> None:
-    """Not served yet: the same refusal for one's own, a foreign and a non-existent resource."""
+@pytest.mark.parametrize("method", ["resources/subscribe", "resources/unsubscribe"])
+async def test_a_foreign_address_is_subscribed_to_like_one_that_never_existed(strangers: World, method: str) -> None:
+    """In the handshake era: the owner may, a stranger is answered byte for byte as about nothing at all."""
     owner, stranger = await strangers.tenant(), await strangers.tenant()
     agent, run = await the_agent_id(owner), await owner.finished()
-    for uri in (f"cb://agents/{agent}", f"cb://executions/{run}", f"cb://executions/{run}/events"):
+    for uri in (f"cb://agents/{agent}", f"cb://agents/{agent}/state", f"cb://executions/{run}"):
         ghost = uri.replace(agent, another_id(agent)).replace(run, another_id(run))
-        asked = [(owner, uri), (stranger, uri), (stranger, ghost)]
-        answers = [await subscribe(me.wire, era, method, place) for me, place in asked]
-        assert answers[0] == answers[1] == answers[2]
-        assert answers[0].error["code"] == -32601
+        own, foreign, never = [
+            await me.wire.ask(method, {"uri": place}, era="legacy")
+            for me, place in ((owner, uri), (stranger, uri), (stranger, ghost))
+        ]
+        assert foreign.without(uri) == never.without(ghost)
+        assert own.good
+        assert foreign.good == (method == "resources/unsubscribe")
 
 
-async def subscribe(wire: Wire, era: Era, method: str, uri: str) -> Answer:
-    """Asks to be told of changes."""
-    params = {"notifications": {"resourceSubscriptions": [uri]}} if era == "modern" else {"uri": uri}
-    return await wire.ask(method, params, era=era)
-
-
-async def test_subscriptions_are_not_advertised(strangers: World) -> None:
-    """Neither era's capabilities promise what is not served."""
+async def test_subscriptions_are_advertised_in_both_eras(strangers: World) -> None:
+    """What is served is what the capabilities say."""
     wire = (await strangers.tenant()).wire
     for capabilities in (
         (await wire.ask("server/discover")).result["capabilities"],
         (await wire.initialize()).result["capabilities"],
     ):
-        assert not capabilities["resources"].get("subscribe")
-        assert not any(part.get("listChanged") for part in capabilities.values())
+        assert capabilities["resources"]["subscribe"]
+        assert all(capabilities[part]["listChanged"] for part in ("tools", "resources", "prompts"))
