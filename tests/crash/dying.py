@@ -61,8 +61,9 @@ async def live(order: dict[str, Any]) -> None:
 async def _serve(house: House, order: Order) -> None:
     async with background() as tasks:
         tasks.start_soon(house.crew.work, 1)
-        while house.crew.station.free_hand() is None:
+        while (hand := house.crew.station.free_hand()) is None:
             await anyio.sleep(0.01)
+        hand.take_back()  # asked for only to see that there is one: the run is to be given it
         space, dispatcher = house.tenancy.of(CALLER), house.services.dispatcher
         async with dispatcher.execute(space, CALLER, order, deltas=order.stream) as (_, updates):
             async for _ in updates:
