@@ -133,8 +133,11 @@ def test_what_is_said_by_a_retry_is_no_fault() -> None:
     bought = judge(found(log(REQUESTED, TAKEN, TAKEN_OVER, lost, *WELL[2:]), asked={"k1": 3}))
     assert (bought.faults, bought.bought_again) == ([], 1)
     last = Started(worker=SECOND, attempt=5, job=1)
-    given_up = judge(found(log(REQUESTED, last, GIVEN_UP), effects=[], ends={"k1": {("failed", "")}}, asked={}))
+    ends = {"k1": {("failed", "")}}
+    given_up = judge(found(log(REQUESTED, last, GIVEN_UP), effects=[], ends=ends, asked={"k1": 1}))
     assert (given_up.faults, given_up.given_up) == ([], 1)
+    twice = judge(found(log(REQUESTED, last, GIVEN_UP), effects=[], ends=ends, asked={"k1": 2}))
+    assert twice.faults == ["2 answers of k1 were bought again, said 1 times"]
 
 
 def test_a_kill_hits_the_runs_that_its_process_was_carrying_out() -> None:

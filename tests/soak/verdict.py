@@ -173,13 +173,14 @@ def _judge_effects(evidence: Evidence, verdict: Verdict) -> None:
 
 
 def _judge_purchases(evidence: Evidence, verdict: Verdict) -> None:
-    """No answer is bought more often than it was recorded, unless a `retry` event says so."""
+    """No answer is bought more often than it was recorded, unless a `retry` event, or the giving up, says so."""
     answers: Counter[str] = Counter()
     said: Counter[str] = Counter()
     for log in evidence.logs:
         run = Run.folded(log.execution_id, log.entries)
         whose = COUNTED if run.requested.parent else run.requested.metadata["key"]
         answers[whose] += sum(isinstance(entry.event, ModelAnswered) for entry in log.entries)
+        said[whose] += _given_up(run)  # the answer that its last worker was waiting for
         said[whose] += sum(
             isinstance(entry.event, Retry) and not entry.event.what.startswith("tool ") for entry in log.entries
         )
