@@ -492,18 +492,19 @@ class Door:
         traceparent = str(meta.get("traceparent", ""))
         depth = meta.get(f"{rendering.META_PREFIX}depth", 0)
         effect_id = meta.get(f"{rendering.META_PREFIX}effect_id", "")
-        way, chain = asking(ctx, params), chain_of(meta)
+        way, client, chain = asking(ctx, params), client_of(ctx), chain_of(meta)
         return Call(
             principal=seat.principal,
             space=self._tenancy.of(seat.principal),
             services=self._services,
             report=report if "progressToken" in meta or "progress_token" in meta else None,
-            ask=way.ask if way else None,
+            ask=way.ask if way and client.form else None,
+            lead=way.ask if way and client.url else None,
             state=way.state if way else "",
             traceparent=traceparent if trace_id(traceparent) else "",
             depth=max(depth if isinstance(depth, int) and 0 <= depth < 1000 else 0, len(chain)),
             effect_id=effect_id if isinstance(effect_id, str) and ids.is_id(effect_id, "eff") else "",
-            client=client_of(ctx),
+            client=client,
             cancelled=partial(was_cancelled, ctx),
             upstream=upstream_of(meta),
             chain=chain,

@@ -29,6 +29,7 @@ class Person:
 
     def __init__(self, call: Call, execution_id: str, known: frozenset[str] = frozenset()) -> None:
         self._call, self._execution_id, self._known = call, execution_id, known
+        self._ask = call.ask or call.lead
         self._sent = frozenset[str]()
         self._push: anyio.CancelScope | None = None
         self.left_open: ExecutionView | None = None
@@ -36,7 +37,7 @@ class Person:
     @property
     def is_pushed_to(self) -> bool:
         """Whether questions reach them in the middle of the call, so that it goes on beside them."""
-        return self._call.ask is not None and not self._call.client.modern
+        return self._ask is not None and not self._call.client.modern
 
     async def asked(self, tasks: TaskGroup | None, reading: anyio.CancelScope) -> ExecutionView | None:
         """Asks what the run has come to wait for; the run, where there is nothing for its caller but to be told.
@@ -48,7 +49,7 @@ class Person:
         if view.status != "waiting" or not view.questions:
             return None
         forms = {question.id: self._form(question) for question in view.questions if self._can_answer(question)}
-        if self._call.ask is None or not forms:
+        if self._ask is None or not forms:
             return None if self._known.issuperset(question.id for question in view.questions) else view
         if self._sent.issuperset(forms):
             return view
@@ -56,7 +57,7 @@ class Person:
         if self.is_pushed_to and tasks is not None:
             tasks.start_soon(self._pushed, forms, view, reading)
             return None
-        replies = await self._call.ask(forms, state=self._execution_id)
+        replies = await self._ask(forms, state=self._execution_id)
         return None if await self._answered(forms, replies) else view
 
     def withdraw(self) -> None:
@@ -65,10 +66,10 @@ class Person:
             self._push.cancel()
 
     async def _pushed(self, forms: Mapping[str, Form], view: ExecutionView, reading: anyio.CancelScope) -> None:
-        if self._call.ask is None:
+        if self._ask is None:
             return
         with anyio.CancelScope() as self._push:
-            replies = await self._call.ask(forms)
+            replies = await self._ask(forms)
             if not await self._answered(forms, replies):
                 self.left_open = view
                 reading.cancel()
@@ -95,13 +96,13 @@ class Person:
                 raise
 
     def _can_answer(self, question: Question) -> bool:
-        client, principal = self._call.client, self._call.principal
+        principal = self._call.principal
         if question.kind == "approval" and (question.by == "other" or not principal.allows(DECIDE)):
             return False
         if not (principal.allows(DECIDE) or principal.allows(OWN)):
             return False
-        return client.form or (client.url and bool(question.url))
+        return self._call.ask is not None or bool(question.url)
 
     def _form(self, question: Question) -> Form:
-        url = "" if self._call.client.form else question.url
+        url = "" if self._call.ask else question.url
         return Form(message=question.message, schema=question.schema, url=url)

@@ -35,11 +35,6 @@ class Client:
     tasks: bool = False
     progress: bool = False
 
-    @property
-    def asks(self) -> bool:
-        """Whether a question reaches a person through it."""
-        return self.form or self.url
-
 
 NOBODY: Final = Client()
 """Who calls where no client does."""

@@ -98,7 +98,8 @@ class Asker(Protocol):
 class Call:
     """One call of a tool, resource or prompt: who asks, in which space, of which house.
 
-    `report` is None where the client asked for no progress, `ask` where it cannot be asked anything. `state` is
+    `report` is None where the client asked for no progress, `ask` where it shows no forms; `lead` is the same for
+    forms with a `url`, and None where the client leads nobody to a page. `state` is
     what the call left behind when it asked last; see `Asker`. `cancelled` says whether the client has cancelled
     the call in so many words; a call that only loses its client ends too, but nobody wanted it to. `given` are the
     other arguments that a client has filled in so far, where it asks for completions of one. What an agent of
@@ -110,6 +111,7 @@ class Call:
     services: Services
     report: Reporter | None
     ask: Asker | None = None
+    lead: Asker | None = None
     state: str = ""
     traceparent: str = ""
     depth: int = 0
