@@ -55,7 +55,7 @@ class Hand(Protocol):
         ...
 
     def holds(self, execution_id: str) -> bool:
-        """Whether this run was begun without a job and is in hand now."""
+        """Whether this run is being carried out now."""
         ...
 
 
@@ -98,7 +98,7 @@ class Station:
         return hand
 
     def holds(self, execution_id: str) -> bool:
-        """Whether a worker of this process has begun this run without a job and has it in hand now."""
+        """Whether a worker of this process is carrying out this run now."""
         return any(hand.holds(execution_id) for hand in self._hands)
 
     async def living(self) -> frozenset[str]:

@@ -126,8 +126,8 @@ class Worker:
         self._promised -= 1
 
     def holds(self, execution_id: str) -> bool:
-        """Whether this run was begun without a job and is in hand now; a job that asks is not the run itself."""
-        return any(held.execution_id == execution_id and held.delivery is None for held in self._held)
+        """Whether this run is being carried out here; a job that only asks for it is not the run itself."""
+        return any(held.execution_id == execution_id and held.recorder is not None for held in self._held)
 
     def begin(self, recorder: Recorder) -> None:
         """Carries out a run that was begun by this process; its slot is taken already."""
@@ -291,11 +291,13 @@ class Worker:
         """What to do with the job of a run that somebody is carrying out; None when nobody is."""
         if run.status != "running":
             return None
+        station = self._tools.station
+        ours = run.worker == station.name
         if run.job == 0:  # begun without a job, under the lease of its process
-            station = self._tools.station
-            ours = run.worker == station.name
             alive = station.holds(run.execution_id) if ours else run.worker in await station.living()
             return "done" if alive else None
+        if ours and station.holds(run.execution_id):  # this process was too busy to keep the job's lease, and goes on
+            return "leave" if run.job == delivery.number else "done"
         if delivery.attempt == 1:
             # A second job of a run under way can go. The same job in somebody else's hands cannot: it is
             # what brings the run back if they die, and we are the one who came late.

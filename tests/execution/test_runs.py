@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
+from mcp_agents.adapters.nats_jobs import NatsDelivery
+from mcp_agents.execution.worker import Worker
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.server.cli.remote import Remote
 from tests.support.provider import Call, ScriptedProvider, Step
@@ -192,6 +195,26 @@ async def test_a_second_job_of_a_run_under_way_changes_nothing(server: Served, r
         result = await remote.call("execution_wait", {"execution_id": execution_id})
         assert result["status"] == "completed"
         assert result["attempts"] == 1
+        while (await server.house.link.api("STREAM.INFO.CB_JOBS"))["state"]["messages"]:
+            pass
+
+
+async def test_a_job_that_comes_back_to_its_own_holder_changes_nothing(server: Served, remote: Remote) -> None:
+    """As when a process is too busy to keep the lease: it goes on, and does not take the run over from itself."""
+    started = await remote.call("agent_submit", {"agent": "worker", "prompt": 'call count_slowly with {"to": 2}'})
+    execution_id = started["execution_id"]
+    with anyio.fail_after(20):
+        while (await remote.call("execution_get", {"execution_id": execution_id}))["status"] != "running":
+            pass
+        [worker] = server.house.crew.station._hands
+        assert isinstance(worker, Worker)
+        [held] = [each for each in worker._held if each.execution_id == execution_id]
+        assert isinstance(held.delivery, NatsDelivery)
+        await server.house.link.request(held.delivery._message.reply, b"-NAK")
+        while not any(each.delivery and each.delivery.attempt == 2 for each in worker._held):
+            await anyio.lowlevel.checkpoint()
+        result = await remote.call("execution_wait", {"execution_id": execution_id})
+        assert (result["status"], result["attempts"]) == ("completed", 1)
         while (await server.house.link.api("STREAM.INFO.CB_JOBS"))["state"]["messages"]:
             pass
 
