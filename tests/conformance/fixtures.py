@@ -7,6 +7,7 @@ rule-based model, whose one tool server sleeps. What the product itself does not
 by hand. `run` plays the suite against it.
 """
 
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -37,13 +38,16 @@ from mcp_agents_tools.surface.plugin import (
 from pydantic import Field
 from starlette.applications import Starlette
 
+from mcp_agents.agents.spec import AgentDraft
 from mcp_agents.execution.orders import Order
 from mcp_agents.execution.run import ExecutionView
 from mcp_agents.kernel.errors import Fault, Invalid
+from mcp_agents.kernel.tenancy import Topic
 from mcp_agents.server.callers import Context
 from mcp_agents.server.compose import House
 from mcp_agents.server.http import app
-from mcp_agents.server.mcp import Door, ToolAnswer
+from mcp_agents.server.mcp import Door, Seat, ToolAnswer
+from mcp_agents.server.subscriptions import Lists
 from tests.support.served import Served, served
 from tests.support.tool_servers.served import mcp_app
 from tests.support.tool_servers.served import served as port_of
@@ -445,7 +449,11 @@ async def static_binary(call: Call) -> Document:
     return Document(mime_type="image/png", data=PNG)
 
 
-@plugin.resource(WATCHED, name="watched", title="Watched", listing=listing(WATCHED, "watched"))
+async def _agents_of(call: Call) -> Topic:
+    return call.services.agents.every_topic(call.space)
+
+
+@plugin.resource(WATCHED, name="watched", title="Watched", listing=listing(WATCHED, "watched"), topic=_agents_of)
 async def watched(call: Call) -> dict[str, Any]:
     """Something to subscribe to."""
     return {"watched": True}
@@ -501,6 +509,27 @@ async def asking_prompt(call: Call, arguments: dict[str, str]) -> str:
     return f"Use this context: {reply.content.get('context')}"
 
 
+# What changes lists: an agent, as on the path of one
+
+
+@tool("test_trigger_tool_change")
+async def change_tools(call: Call, args: Nothing) -> Blocks:
+    """Changes the tools."""
+    return await _changed(call)
+
+
+@tool("test_trigger_prompt_change")
+async def change_prompts(call: Call, args: Nothing) -> Blocks:
+    """Changes the prompts."""
+    return await _changed(call)
+
+
+async def _changed(call: Call) -> Blocks:
+    name = f"changed-{secrets.token_hex(8)}"
+    await call.services.agents.create(call.space, AgentDraft.model_validate({"name": name}))
+    return ("changed",)
+
+
 # What only the suite asks for
 
 
@@ -531,9 +560,11 @@ class FixtureDoor(Door):
         """The product's server with what the handshake era had besides."""
         server = super().server()
         server.add_request_handler("logging/setLevel", mcp.SetLevelRequestParams, _taken)
-        server.add_request_handler("resources/subscribe", mcp.SubscribeRequestParams, _taken)
-        server.add_request_handler("resources/unsubscribe", mcp.UnsubscribeRequestParams, _taken)
         return server
+
+    async def _lists(self, call: Call, seat: Seat) -> Lists:
+        """As on the path of one agent, where the tools and the prompts change with it; here with any."""
+        return Lists(await _agents_of(call), one=True)
 
     async def call_tool(self, ctx: Context, params: mcp.CallToolRequestParams) -> ToolAnswer:
         """By hand, or as the product does."""

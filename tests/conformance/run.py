@@ -79,18 +79,8 @@ NOT_FOR_US: Final = {
 EXPECTED_WARNINGS: Final = {"authorization-server-metadata-cimd": "2025-11-25"}
 """What the authorization server warns about, and since which revision: clients are registered, not described at a
 URL of their own (Client ID Metadata Documents, a SHOULD). The suite takes no expected-failures file there."""
-EXPECTED_SKIPPED: Final = frozenset(
-    {
-        "sep-2575-server-sends-subscription-ack",
-        "sep-2575-server-tags-subscription-id",
-        "sep-2575-server-honors-notification-filter",
-        "sep-2575-server-sends-prompts-list-changed-on-subscription",
-        "sep-2575-server-sends-tools-list-changed-on-subscription",
-    }
-)
-"""What `server-stateless` leaves out because the server says that it offers no subscriptions."""
 SKIPPED_FOR_AN_AGENT: Final = frozenset({"sep-2549-resources-read-caching-hints"})
-"""And what it leaves out on the path of one agent, which shows no resources."""
+"""What the suite leaves out on the path of one agent, whose resources are its runs: there are none at first."""
 
 _PROGRAM: Final = Path(sys.executable).with_name("mcp-agents")
 _LISTED: Final = re.compile(r"^\s+- (?P<name>\S+) \[(?P<revisions>[0-9,-]+)\]", re.MULTILINE)
@@ -297,7 +287,7 @@ async def _server_scenario(site: Site, proxy: Proxy, path: str, name: str, revis
     """One scenario on one path."""
     options = ["--scenario", name, "--spec-version", revision]
     out, notes = await _played(site, proxy, path, options)
-    forgiven = EXPECTED_SKIPPED | (SKIPPED_FOR_AN_AGENT if path.startswith("/mcp/agent/") else frozenset())
+    forgiven = SKIPPED_FOR_AN_AGENT if path.startswith("/mcp/agent/") else frozenset()
     return _judged(name, name, revision, _checks(out, name), forgiven, notes)
 
 
@@ -355,7 +345,7 @@ async def _required(site: Site, proxy: Proxy, names: list[str], revision: str) -
     out, notes = await _played(site, proxy, fixtures.PATH, ["--requirements", revision])
     played = {found["name"] for path in out.iterdir() if (found := _FOLDER.fullmatch(path.name))}
     return [
-        _judged(f"{_FIXTURES}{name}", name, revision, _checks(out, name), EXPECTED_SKIPPED, notes)
+        _judged(f"{_FIXTURES}{name}", name, revision, _checks(out, name), frozenset(), notes)
         for name in [*names, *sorted(played - set(names) - set(NOT_FOR_US))]
     ]
 
