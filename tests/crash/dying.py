@@ -1,7 +1,7 @@
 """What a process of the crash tests does until it dies, or stands still: its life, by the role in its order.
 
 Started by the nursery. `worker` takes jobs; `front` accepts a run and does not work; `serving` accepts a run
-with a free hand of its own.
+with a free hand of its own; `person` takes a person's answer to what a run asks.
 """
 
 import os
@@ -13,6 +13,7 @@ import anyio
 import msgspec
 
 from mcp_agents.execution.orders import Order
+from mcp_agents.execution.questions import Answer
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.scopes import TENANT_SCOPES
 from mcp_agents.kernel.tasks import background
@@ -54,6 +55,10 @@ async def live(order: dict[str, Any]) -> None:
             case "front":
                 wanted = msgspec.convert(order["order"], Order)
                 await house.services.dispatcher.submit(house.tenancy.of(CALLER), CALLER, wanted)
+            case "person":
+                answer = msgspec.convert(order["answer"], Answer)
+                space = house.tenancy.of(CALLER)
+                await house.services.questions.answer(space, CALLER, order["execution_id"], "", answer)
             case "serving":
                 await _serve(house, msgspec.convert(order["order"], Order))
 
@@ -63,7 +68,7 @@ async def _serve(house: House, order: Order) -> None:
         tasks.start_soon(house.crew.work, 1)
         while (hand := house.crew.station.free_hand()) is None:
             await anyio.sleep(0.01)
-        hand.take_back()  # asked for only to see that there is one: the run is to be given it
+        hand.take_back()
         space, dispatcher = house.tenancy.of(CALLER), house.services.dispatcher
         async with dispatcher.execute(space, CALLER, order, deltas=order.stream) as (_, updates):
             async for _ in updates:
