@@ -117,6 +117,7 @@ class TokenVerifier:
             scopes=scopes,
             client=claims.client_id,
             roles=standing.roles,
+            grant=claims.sid,
         )
         return VerifiedToken(
             principal=principal,

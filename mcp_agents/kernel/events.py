@@ -32,6 +32,7 @@ class Caller(Struct, frozen=True, kw_only=True, omit_defaults=True):
     scopes: str = ""
     roles: str = ""
     actors: tuple[str, ...] = ()
+    grant: str = ""
 
     @staticmethod
     def of(principal: Principal) -> "Caller":
@@ -42,6 +43,7 @@ class Caller(Struct, frozen=True, kw_only=True, omit_defaults=True):
             scopes=" ".join(sorted(principal.scopes)),
             roles=" ".join(sorted(principal.roles)),
             actors=principal.actors,
+            grant=principal.grant,
         )
 
     def principal(self, tenant: str) -> Principal:
@@ -53,6 +55,7 @@ class Caller(Struct, frozen=True, kw_only=True, omit_defaults=True):
             scopes=frozenset(self.scopes.split()),
             roles=frozenset(self.roles.split()),
             actors=self.actors,
+            grant=self.grant,
         )
 
 

@@ -11,7 +11,10 @@ from mcp_agents.kernel.errors import Denied
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """A caller: `subject` of `tenant`, with `scopes`, through `client`, for whom `actors` act."""
+    """A caller: `subject` of `tenant`, with `scopes`, through `client`, for whom `actors` act.
+
+    `grant` names what the rights came from (the `sid` of a token), so that they can be looked at again later.
+    """
 
     tenant: str
     subject: str
@@ -19,6 +22,7 @@ class Principal:
     client: str = ""
     roles: frozenset[str] = field(default_factory=frozenset)
     actors: tuple[str, ...] = ()
+    grant: str = ""
 
     def allows(self, scope: str) -> bool:
         """Whether the caller holds this scope. There is no implied scope."""

@@ -19,6 +19,8 @@ Bucket = Literal[
     "cb_joins",
     "cb_tenants",
     "cb_auth",
+    "cb_policies",
+    "cb_vault",
 ]
 BUCKETS: tuple[str, ...] = get_args(Bucket)
 
