@@ -14,6 +14,7 @@ after a crash therefore meets the same step again if that step's `times` allow i
 """
 
 import json
+import random
 import socket
 import sys
 import threading
@@ -50,7 +51,8 @@ class Step(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     with `headers`. `raw` sends that text with status 200 in place of an answer. `cut_after` breaks the
     connection after so many events, `unended` ends the stream without finish reason and `[DONE]`. `hold`
     waits for the release of that name before the first event, or, with `hold_after`, behind so many events.
-    `pause` is how many seconds pass before each event. `times` is how many requests the step answers; 0 is any
+    `pause` is how many seconds pass before each event, in each answer by chance up to the part `spread` of it more or
+    less. `times` is how many requests the step answers; 0 is any
     number, also none.
     """
 
@@ -72,6 +74,7 @@ class Step(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     hold: str = ""
     hold_after: int = 0
     pause: float = 0
+    spread: float = 0
 
 
 class Counts(msgspec.Struct, kw_only=True):
@@ -220,13 +223,14 @@ class _App:
 
     async def _stream(self, step: Step, send: Send, *, usage: bool) -> None:
         await send(_start(200, "text/event-stream", step.headers))
+        pause = step.pause * random.uniform(1 - step.spread, 1 + step.spread)
         for place, event in enumerate(_events(step, usage=usage)):
             if place == step.cut_after:
                 raise _Cut
             if step.hold and place == step.hold_after and place:
                 await self._hold(step.hold)
-            if step.pause:
-                await anyio.sleep(step.pause)
+            if pause:
+                await anyio.sleep(pause)
             await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 

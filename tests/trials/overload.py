@@ -38,6 +38,9 @@ _WORKERS: Final = 3
 _PLACES: Final = 8
 """Runs that one process carries out at once."""
 _ANSWER_SECONDS: Final = 0.8
+"""What an answer takes, give or take half: were all alike, all places would fall free at once, again and again."""
+_EVENTS: Final = 4
+"""A text in one piece, its end, its usage, and the end of the stream."""
 CAPACITY: Final = _WORKERS * _PLACES / _ANSWER_SECONDS
 """Runs a second that they can do together, since all that a run does is wait for its answer."""
 _QUIET_EVERY: Final = 0.25
@@ -82,7 +85,7 @@ def p95(waits: list[float]) -> float:
 
 async def trial(folder: Path, *, rounds: int, seconds: float) -> Found:
     """So many rounds of so many seconds alone and so many beside the noisy tenant."""
-    answer = Step(times=0, text="Done.", chunks=["Done."], pause=_ANSWER_SECONDS / 3)
+    answer = Step(times=0, text="Done.", chunks=["Done."], pause=_ANSWER_SECONDS / _EVENTS, spread=0.5)
     async with ScriptedProvider([answer]) as provider, nursery("tests.soak.process") as births:
         settings = _settings(folder, provider.api_base)
         async with open_house(Settings.model_validate(settings), URL) as house:
