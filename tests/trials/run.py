@@ -1,4 +1,4 @@
-"""The trials at full size: `python -m tests.trials.run budget faults overload`, or `make trials`.
+"""The trials at full size: `python -m tests.trials.run budget faults overload guesses`, or `make trials`.
 
 Prints what was found and exits 1 when something must not be; docs/trials.md says what the figures mean.
 """
@@ -9,12 +9,13 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from importlib import import_module
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 import anyio
 import click
 
-from tests.trials import budget, faults, overload
+from tests.trials import budget, faults, guesses, overload
 
 _KILLS: Final = (0, 1, 1, 2, 3)
 _RUNS: Final = 10_000
@@ -22,6 +23,7 @@ _SUCCEED: Final = 0.995
 _ROUNDS: Final = 5
 _SECONDS: Final = 15.0
 _RATIO: Final = 1.5
+_GUESSES: Final = 100
 
 
 async def _budget(folder: Path) -> list[str]:
@@ -61,10 +63,24 @@ async def _overload(folder: Path) -> list[str]:
     )
 
 
+async def _guesses(folder: Path) -> list[str]:
+    found = await guesses.trial(folder, times=_GUESSES, seed=1)
+    rows = list(found.pairs)
+    ratios = sorted(found.ratio(row) for row in rows)
+    share, chance = found.slower(rows)
+    click.echo(f"  {len(rows)} rows, {len(rows) * _GUESSES} pairs; ratio of medians by row {ratios[0]:.2f} to")
+    click.echo(
+        f"  {ratios[-1]:.2f}, median {median(ratios):.3f}; the foreign one was slower in {share:.3f} of the pairs"
+    )
+    click.echo(f"  (by chance 0.5 give or take {chance:.3f})")
+    return found.faults()
+
+
 _TRIALS: Final[dict[str, Callable[[Path], Awaitable[list[str]]]]] = {
     "budget": _budget,
     "faults": _faults,
     "overload": _overload,
+    "guesses": _guesses,
 }
 
 

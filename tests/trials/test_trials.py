@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tests.trials import budget, faults, overload
+from tests.trials import budget, faults, guesses, overload
 
 pytestmark = pytest.mark.anyio
 
@@ -52,3 +52,20 @@ async def test_an_overload_loses_nothing_and_is_bounded(tmp_path: Path) -> None:
         found = await overload.trial(tmp_path, rounds=1, seconds=4)
     assert found.faults() == []
     assert found.refused > found.accepted
+
+
+async def test_guesses_are_timed_pair_by_pair(tmp_path: Path) -> None:
+    """Every row of the matrix that names something is asked both ways; what the times say is for the whole trial."""
+    with anyio.fail_after(120):
+        found = await guesses.trial(tmp_path, times=2, seed=1)
+    assert len(found.pairs) > 40
+    assert all(len(pairs) == 2 for pairs in found.pairs.values())
+
+
+def test_a_time_that_tells_is_found() -> None:
+    """A foreign thing that takes a tenth longer every time is a fault, one that takes longer half the time is none."""
+    rows = guesses.POINTED[:2]
+    slow = guesses.Found({row: [(1.1, 1.0)] * 20 for row in rows})
+    even = guesses.Found({row: [(1.1, 1.0), (1.0, 1.1)] * 10 for row in rows})
+    assert slow.faults()
+    assert even.faults() == []
