@@ -21,6 +21,7 @@ from mcp_agents_auth.codes import Codes
 from mcp_agents_auth.families import Families
 from mcp_agents_auth.passwords import Passwords
 from mcp_agents_auth.resources import Resources
+from mcp_agents_auth.rights import CallerRights
 from mcp_agents_auth.service import Grants
 from mcp_agents_auth.sessions import BrowserSessions
 from mcp_agents_auth.signing import SigningKeys
@@ -54,6 +55,7 @@ class AuthServer:
     signing: SigningKeys
     tokens: TokenIssuer
     verifier: TokenVerifier
+    rights: CallerRights
     authorization: Authorization
     service: Grants
     sessions: BrowserSessions
@@ -143,6 +145,7 @@ def build_auth(
         signing=signing,
         tokens=tokens,
         verifier=verifier,
+        rights=CallerRights(tenants=tenants, users=users, clients=clients, families=families, clock=clock),
         authorization=authorization,
         service=service,
         sessions=BrowserSessions(platform, users, clock),

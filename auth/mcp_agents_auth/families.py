@@ -25,6 +25,7 @@ from mcp_agents_auth.oauth import OAuthError
 
 FAMILY_LIFE: Final = timedelta(days=90)
 REFRESH_IDLE: Final = timedelta(days=30)
+REVOKED_KEPT: Final = timedelta(days=90)
 REFRESH_PREFIX: Final = "rt_"
 
 _SELECTOR_CHARS: Final = 22  # 128 bits of base64url
@@ -80,6 +81,11 @@ class Families:
             return None
         return found.value
 
+    async def find(self, sid: str) -> Family | None:
+        """The family as it is stored, revoked or not; None once it is gone, which is long after it was revoked."""
+        found = await self._families.get(sid) if is_sid(sid) else None
+        return found.value if found else None
+
     async def extend(self, sid: str, until: datetime) -> Family | None:
         """Lets a family live until `until`. A revoked one stays revoked."""
         return await change(
@@ -90,12 +96,16 @@ class Families:
         )
 
     async def revoke(self, sid: str) -> None:
-        """Ends a family and every token of it; within five seconds everywhere."""
+        """Ends a family and every token of it; within five seconds everywhere.
+
+        That it was revoked is kept for as long as a run may wait for somebody, and then said to it.
+        """
+        kept = self._clock.now() + REVOKED_KEPT
         await change(
             self._families,
             sid,
             to=lambda old: msgspec.structs.replace(old, revoked=True),
-            ttl=lambda new: self._seconds(new.expires_at),
+            ttl=lambda new: self._seconds(max(new.expires_at, kept)),
         )
 
     async def first_refresh(self, family: Family) -> str:

@@ -16,11 +16,12 @@ from mcp_agents.execution.run import ExecutionView, Run
 from mcp_agents.kernel.errors import Conflict, Denied, Invalid, NotFound
 from mcp_agents.kernel.events import ApprovalDecided, InputReceived
 from mcp_agents.kernel.principal import Principal
+from mcp_agents.kernel.scopes import RUN_AGENTS
 from mcp_agents.kernel.tenancy import TenantSpace
 
 DECIDE = "approvals:run"
 """The right to decide approvals, and to answer what other people's runs ask."""
-OWN = "executions:run"
+OWN = RUN_AGENTS
 """The right to answer what one's own runs ask, approvals apart."""
 
 

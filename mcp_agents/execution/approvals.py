@@ -11,12 +11,14 @@ from datetime import timedelta
 from mcp_agents.agents.catalog import AgentCatalog
 from mcp_agents.agents.spec import Agent, ApprovalRule
 from mcp_agents.execution import approving, asking, effects
+from mcp_agents.execution.gates import Gates
 from mcp_agents.execution.run import Call, Run
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import NotFound
 from mcp_agents.kernel.events import AnyEvent, ApprovalRequested, InputRequested, ToolFailed
 from mcp_agents.kernel.messages import ToolCall
+from mcp_agents.kernel.policy import denied
 from mcp_agents.kernel.tenancy import TenantSpace
 from mcp_agents.kernel.toolset import Tool
 
@@ -28,13 +30,21 @@ class Approvals:
     """Requests and checks approvals, and puts agents' own questions. `public_url` is where people find the pages."""
 
     agents: AgentCatalog
+    gates: Gates
     clock: Clock
     public_url: str
 
     async def wanted(self, space: TenantSpace, run: Run, call: ToolCall, tool: Tool) -> AnyEvent | None:
         """What keeps a call from being claimed: a person is asked first, or it is refused. None: it is sent."""
         policy = run.agent.policy
+        decision = await self.gates.tool(space, run, call, tool)
+        if decision.effect == "deny":
+            no = denied(decision)
+            return ToolFailed(call_id=call.call_id, code=no.code, message=f"{no.public} {no.next_step}")
         rule = approving.asking_rule(policy.approvals, tool, call.arguments)
+        if decision.effect == "ask":
+            other = decision.by == "other" or (rule is not None and rule.by == "other")
+            rule = ApprovalRule(by="other" if other else "any")
         doubtful = effects.digest(call) in run.forbidden_digests()
         if doubtful and not policy.asks_persons:
             return ToolFailed(
@@ -42,9 +52,8 @@ class Approvals:
             )
         if rule is None and not doubtful:
             return None
-        return await self._requested(
-            space, run, call, tool, rule or ApprovalRule(), effects.REPEATED if doubtful else ""
-        )
+        reason = " ".join(filter(None, (effects.REPEATED if doubtful else "", *decision.reasons)))
+        return await self._requested(space, run, call, tool, rule or ApprovalRule(), reason)
 
     def question(self, run: Run, call: ToolCall) -> AnyEvent:
         """What an agent asks a person with a call of `ask_user`, or why it may not."""
@@ -61,10 +70,11 @@ class Approvals:
             expires_at=self.clock.now() + timedelta(seconds=run.agent.policy.approval_seconds),
         )
 
-    async def holds(self, space: TenantSpace, run: Run, call: Call) -> bool:
-        """Whether what an approval of this call is bound to is still so."""
+    async def holds(self, space: TenantSpace, run: Run, call: Call, tool: Tool | None = None) -> bool:
+        """Whether what an approval of this call is bound to is still so; with `tool`, whether it may be sent."""
         now = approving.binding(run.requested.caller, call.call, await self._agent(space, run))
-        return bool(now) and now == call.binding
+        bound = bool(now) and now == call.binding
+        return bound and (tool is None or await self.gates.holds(space, run, call.call, tool))
 
     async def _requested(
         self, space: TenantSpace, run: Run, call: ToolCall, tool: Tool, rule: ApprovalRule, doubt: str

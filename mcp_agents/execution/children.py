@@ -14,12 +14,13 @@ import msgspec
 from mcp_agents.agents.catalog import AgentCatalog
 from mcp_agents.agents.spec import Agent
 from mcp_agents.execution.dispatch import Dispatcher
+from mcp_agents.execution.gates import Gates
 from mcp_agents.execution.limits import Limits
 from mcp_agents.execution.orders import Order
 from mcp_agents.execution.recorder import Recorder
 from mcp_agents.execution.run import Call, Run
 from mcp_agents.kernel.clock import Clock
-from mcp_agents.kernel.errors import AgentsError, NotFound
+from mcp_agents.kernel.errors import AgentsError, Denied, NotFound
 from mcp_agents.kernel.events import AnyEvent, Parent, ToolDone, ToolFailed
 from mcp_agents.kernel.tenancy import TenantSpace
 from mcp_agents.kernel.toolset import Tool
@@ -44,6 +45,7 @@ class Children:
 
     agents: AgentCatalog
     dispatcher: Dispatcher
+    gates: Gates
     clock: Clock
 
     async def offered(self, space: TenantSpace, bindings: tuple[str, ...]) -> dict[str, tuple[Tool, Agent]]:
@@ -91,9 +93,14 @@ class Children:
             portion=Limits.of(run).share(run, share, self.clock.now()),
             chain=run.requested.chain,
         )
-        principal = run.requested.caller.principal(recorder.space.tenant).acting(run.agent.id)
         try:
+            principal = await self.gates.caller(recorder.space, run)
+            await self.gates.agent(recorder.space, principal, agent, by=run.agent.name)
             await self.dispatcher.start(recorder.space, principal, order, call.child)
+        except Denied as error:
+            if await self.dispatcher.find(recorder.space, call.child):
+                return None  # it was allowed when it was started, and goes on
+            return _failed(call, code=error.code, message=f"{error.public} {error.next_step}")
         except AgentsError as error:
             if error.retryable:
                 raise

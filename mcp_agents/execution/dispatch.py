@@ -16,8 +16,10 @@ from typing import Final
 import anyio
 
 from mcp_agents.agents.catalog import AgentCatalog
+from mcp_agents.agents.spec import Agent
 from mcp_agents.execution import endings, joining
 from mcp_agents.execution.attention import Attention
+from mcp_agents.execution.gates import Gates
 from mcp_agents.execution.orders import Order
 from mcp_agents.execution.recorder import Recorder
 from mcp_agents.execution.register import Register
@@ -52,6 +54,7 @@ _REMEMBERED: Final = 10_000
 @dataclass(frozen=True, slots=True)
 class _Prepared:
     execution_id: str
+    agent: Agent
     requested: Requested
     new: bool
     call_name: str = ""
@@ -69,8 +72,10 @@ class Dispatcher:
         quotas: Quotas,
         register: Register,
         attention: Attention,
+        gates: Gates,
     ) -> None:
         self._tenancy, self._agents, self._register, self._attention = tenancy, agents, register, attention
+        self._gates = gates
         self._station, self._slots, self._quotas = station, slots, quotas
         self._full_until: dict[tuple[str, ...], float] = {}
 
@@ -108,7 +113,8 @@ class Dispatcher:
     async def start(self, space: TenantSpace, principal: Principal, order: Order, execution_id: str) -> None:
         """Accepts a run under an id that its caller owns (a call of a run, a requeued dead letter), once."""
         agent = (await self._agents.get(space, order.agent)).value
-        prepared = _Prepared(execution_id, order.requested(agent, principal, self._agents.identity(agent)), new=False)
+        requested = order.requested(agent, principal, self._agents.identity(agent))
+        prepared = _Prepared(execution_id, agent, requested, new=False)
         await self._accept(space, principal, order, prepared)
 
     async def _prepare(
@@ -120,16 +126,16 @@ class Dispatcher:
         if order.idempotency_key and not joins:
             known = await joining.by_key(space, principal, order, agent, minted)
             self._tenancy.faults.reach("accept:keyed")
-            return _Prepared(known, requested, new=known == minted)
+            return _Prepared(known, agent, requested, new=known == minted)
         if not rejoin:
-            return _Prepared(minted, requested, new=True)
+            return _Prepared(minted, agent, requested, new=True)
         name = joining.call_name(principal, order, agent)
         if joins:
-            return _Prepared(joins, requested, new=False, call_name=name)
+            return _Prepared(joins, agent, requested, new=False, call_name=name)
         known = await joining.undelivered(space, name) or minted
         if known != minted and (run := await self.find(space, known)) and run.status == "cancelled":
             known = minted  # nobody asks again for a run that was called off
-        return _Prepared(known, requested, new=known == minted, call_name=name)
+        return _Prepared(known, agent, requested, new=known == minted, call_name=name)
 
     async def _keep_delivery(self, space: TenantSpace, prepared: _Prepared, *, delivered: bool) -> None:
         if delivered:
@@ -142,6 +148,8 @@ class Dispatcher:
             if run.status == "pending":  # its front end may have died before queueing it
                 await self._enqueue(space, prepared)
             return
+        if order.parent is None:  # an agent's call of an agent was asked about where it was made
+            await self._gates.agent(space, principal, prepared.agent)
         self._refuse_while_full(space, prepared.requested)
         await self._refuse_beyond_quota(space, prepared.requested)
         # Once begun, accepting is not broken off half way by a caller that hangs up.

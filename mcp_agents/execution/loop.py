@@ -16,6 +16,7 @@ from mcp_agents.agents.spec import Agent
 from mcp_agents.execution import effects, limits
 from mcp_agents.execution.approvals import Approvals
 from mcp_agents.execution.children import Children, child_id
+from mcp_agents.execution.gates import Gates
 from mcp_agents.execution.limits import Limits
 from mcp_agents.execution.questions import Question
 from mcp_agents.execution.recorder import Recorder
@@ -72,6 +73,7 @@ class Loop:
         self._asker, self._toolsets, self._children = asker, toolsets, children
         self._approvals, self._register, self._faults = approvals, register, faults
         self._clock: Clock = approvals.clock
+        self._gates: Gates = approvals.gates
 
     async def advance(self, recorder: Recorder) -> None:
         """Runs until a final event is recorded, or the run waits for somebody else.
@@ -94,9 +96,9 @@ class Loop:
 
     async def _until_still(self, recorder: Recorder) -> None:
         run, space = recorder.run, recorder.space
-        principal = run.requested.caller.principal(space.tenant).acting(run.agent.id)
         bindings = run.agent.tools if run.requested.tools_enabled else ()
         try:
+            principal = await self._gates.caller(space, run)
             agents = await self._children.offered(space, bindings)
             async with self._toolsets.open(space, principal, bindings) as toolset:
                 offered = {tool.name: tool for tool in toolset.tools} | {
@@ -276,7 +278,8 @@ class Loop:
         return [call for call in run.open_calls() if call.effect_id in claimed]
 
     async def _holds(self, recorder: Recorder, hands: _Hands, call: Call) -> bool:
-        return call.call.tool in hands.offered and await self._approvals.holds(recorder.space, recorder.run, call)
+        tool = hands.offered.get(call.call.tool)
+        return tool is not None and await self._approvals.holds(recorder.space, recorder.run, call, tool)
 
     async def _hand_off(self, recorder: Recorder) -> None:
         """Says that the run waits, unless a person has just said something."""

@@ -14,6 +14,7 @@ import msgspec
 
 from mcp_agents.agents.schema import violations
 from mcp_agents.execution import limits
+from mcp_agents.execution.gates import Gates
 from mcp_agents.execution.limits import Limits
 from mcp_agents.execution.recorder import Recorder
 from mcp_agents.execution.run import OUTPUT, Run
@@ -65,14 +66,15 @@ class Answered:
 class Asker:
     """Asks models on behalf of runs. Holds no state of any run."""
 
-    def __init__(self, models: ModelRouter, spending: Spending, clock: Clock, faults: Faults) -> None:
-        self._models, self._spending, self._clock, self._faults = models, spending, clock, faults
+    def __init__(self, models: ModelRouter, gates: Gates, spending: Spending, clock: Clock, faults: Faults) -> None:
+        self._models, self._gates, self._spending = models, gates, spending
+        self._clock, self._faults = clock, faults
 
     async def ask(self, recorder: Recorder, tools: tuple[Tool, ...]) -> Answered:
         """One model call; its deltas go out as they come. Raises what ends the run: no model, no budget, no answer."""
         run, space = recorder.run, recorder.space
         demand, heard = self._demand(run, tools), len(run.steered)
-        choice = await self._models.choose(space, demand)
+        choice = await self._gates.models(space, run, await self._models.choose(space, demand))
         limit = Limits.of(run)
         worst = limits.worst_case(run, demand.messages, demand.tools, choice.worst)
         if limit.spending:

@@ -26,6 +26,8 @@ AREAS: Final = (
 VERBS: Final = ("read", "run", "write", "admin")
 TENANT_SCOPES: Final = frozenset(f"{area}:{verb}" for area in AREAS for verb in VERBS)
 PLATFORM_ADMIN: Final = "platform:admin"
+RUN_AGENTS: Final = "executions:run"
+"""What a caller must hold to have a run, and to keep it."""
 
 _READ: Final = frozenset(f"{area}:read" for area in AREAS if area not in ("audit", "governance"))
 _RUN: Final = frozenset(f"{area}:run" for area in AREAS)

@@ -129,6 +129,11 @@ class Records(Generic[T]):
         record = await self._store.get(self._bucket, self._key(parts))
         return Versioned(self._decode(record.value), record.revision) if record else None
 
+    async def revision(self, *parts: str) -> int:
+        """The revision of the record under these key parts, 0 when there is none; its value is not looked at."""
+        record = await self._store.get(self._bucket, self._key(parts))
+        return record.revision if record else 0
+
     async def create(self, *parts: str, value: T, ttl: int = 0) -> int:
         """Writes a new record; raises `WrongRevision` when one is there."""
         return await self.update(*parts, value=value, revision=0, ttl=ttl)

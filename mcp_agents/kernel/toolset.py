@@ -19,7 +19,7 @@ class Tool:
     `repeatable`: a call that may have happened can be sent again, because a trusted annotation says
     that it only reads or is idempotent. `read_only`, `destructive` and `open_world` are trusted annotations
     too; without them the worst holds. `labels` are an agent's tags, where the tool is one. `asks`: a call is a
-    question to a person, and is never sent.
+    question to a person, and is never sent. `network` is the host that the tool's server is at, "" where there is none.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Tool:
     open_world: bool = True
     labels: tuple[str, ...] = ()
     asks: bool = False
+    network: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

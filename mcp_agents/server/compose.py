@@ -43,6 +43,7 @@ from mcp_agents.execution.children import Children
 from mcp_agents.execution.crew import Crew
 from mcp_agents.execution.dead_letters import DeadLetters
 from mcp_agents.execution.dispatch import Dispatcher
+from mcp_agents.execution.gates import Gates
 from mcp_agents.execution.loop import Loop
 from mcp_agents.execution.posting import Post
 from mcp_agents.execution.recovery import Recovery
@@ -64,6 +65,8 @@ from mcp_agents.scaling.quotas import Quotas
 from mcp_agents.scaling.slots import Slots
 from mcp_agents.security.egress import AddressRule
 from mcp_agents.security.keys import MasterKey, Vault, load_master_key
+from mcp_agents.security.policy.book import PolicyBook
+from mcp_agents.security.policy.engine import PolicyEngine
 from mcp_agents.server.config import ModelSettings, Settings, environment
 
 
@@ -129,14 +132,16 @@ async def open_house(
         attention = Attention(clock, settings.executions.abandon_after_seconds)
         await stack.enter_async_context(attention.keeping())
         register = Register(clock)
-        dispatcher = Dispatcher(tenancy, agents, station, slots, quotas, register, attention)
+        auth = build_auth(tenancy.platform(), vault, clock, issuer=public_url, resource=f"{public_url}/mcp")
+        policies = PolicyEngine(PolicyBook(clock))
+        gates = Gates(auth.rights, policies)
+        dispatcher = Dispatcher(tenancy, agents, station, slots, quotas, register, attention, gates)
         spending = Spending(budgets)
         archive = Archive(tenancy, spending, register, keep_days=settings.retention.execution_days)
-        asker = Asker(models, spending, clock, faults)
-        approvals = Approvals(agents, clock, public_url)
+        asker = Asker(models, gates, spending, clock, faults)
+        approvals = Approvals(agents, gates, clock, public_url)
         post = Post(dispatcher, clock)
-        loop = Loop(asker, toolsets, Children(agents, dispatcher, clock), approvals, register, faults)
-        auth = build_auth(tenancy.platform(), vault, clock, issuer=public_url, resource=f"{public_url}/mcp")
+        loop = Loop(asker, toolsets, Children(agents, dispatcher, gates, clock), approvals, register, faults)
         yield House(
             settings=settings,
             public_url=public_url,

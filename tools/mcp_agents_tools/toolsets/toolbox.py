@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from mcp_agents.kernel.errors import AgentsError, Denied, Exhausted, NotFound, Unavailable
 from mcp_agents.kernel.principal import Principal
@@ -144,6 +145,7 @@ def _tool(record: StoredServer, tool: StoredTool) -> Tool:
         read_only=record.trust_annotations and tool.read_only,
         destructive=not (record.trust_annotations and (tool.read_only or not tool.destructive)),
         open_world=not (record.trust_annotations and not tool.open_world),
+        network=(urlsplit(record.url).hostname or "") if record.url else "",
     )
 
 
