@@ -82,6 +82,19 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "budget_get": {"scope": "tenant"},
     "quota_set": {"scope": "agent", "subject": "assistant", "max_concurrent": 10, "max_queued": 1000},
     "quota_get": {},
+    "policy_set": {
+        "name": "intern-tools",
+        "actions": ["call_tool"],
+        "when": {"agents": ["intern"]},
+        "unless": {"resources": ["github/*"]},
+        "reason": "The intern works on GitHub only.",
+        "dry_run": True,
+        "examples": [{"action": "call_tool", "resource": "mail/send", "agent": "intern"}],
+    },
+    "policy_get": {"name": "intern-tools"},
+    "policy_list": {},
+    "policy_delete": {"name": "intern-tools", "expected_version": 1},
+    "policy_explain": {"action": "call_tool", "resource": "mail/send", "agent": "intern"},
 }
 
 _INTRO: Final = """\

@@ -84,7 +84,13 @@ class Gates:
             arguments=call.arguments,
             approved=approved,
         )
-        return await self.policies.decide(space, principal, act)
+        decision = await self.policies.decide(space, principal, act)
+        if decision.effect == "deny" or not tool.network:
+            return decision
+        reached = await self.policies.decide(
+            space, principal, replace(act, action="reach_network", resource=tool.network)
+        )
+        return decision if reached.effect == "allow" else reached
 
     async def holds(self, space: TenantSpace, run: Run, call: ToolCall, tool: Tool) -> bool:
         """Whether a call that a person approved may still be sent."""

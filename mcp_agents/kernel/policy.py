@@ -4,7 +4,7 @@ The engine behind it is `security.policy`. Whoever asks has fixed the tenant and
 can only take away what those leave, never give more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol, get_args
 
@@ -58,12 +58,23 @@ class Decision:
         return f"Decided by {', '.join(self.rules)}{f': {said}' if said else ''}.".replace("..", ".")
 
 
+OPEN: Final = Decision(effect="allow")
+"""Nothing speaks against it."""
+
+
 class Policies(Protocol):
     """Decides acts by a tenant's rules."""
 
     async def decide(self, space: TenantSpace, principal: Principal, act: Act) -> Decision:
         """What the rules say. Raises `Unavailable` when they cannot be read; what fails otherwise is a denial."""
         ...
+
+    async def judge(self, space: TenantSpace, principal: Principal) -> "Judge":
+        """The same for many acts of one caller at one moment, such as a list that is shown."""
+        ...
+
+
+Judge = Callable[[Act], Decision]
 
 
 def denied(decision: Decision) -> Denied:

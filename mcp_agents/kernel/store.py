@@ -20,7 +20,6 @@ Bucket = Literal[
     "cb_tenants",
     "cb_auth",
     "cb_policies",
-    "cb_vault",
 ]
 BUCKETS: tuple[str, ...] = get_args(Bucket)
 

@@ -159,6 +159,7 @@ async def open_house(
                 quotas=quotas,
                 tool_servers=tool_servers,
                 models=models,
+                policies=policies,
                 hand_over=HandOver(settings.clients),
                 clock=clock,
             ),

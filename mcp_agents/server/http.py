@@ -188,7 +188,7 @@ class Gate:
             )(scope, receive, send)
             return
         scope["user"] = CallerUser(token)
-        seat = Seat(token.principal, selection, gone)
+        seat = replace(await self._door.seat(token.principal, selection), gone=gone)
         if method == _LISTEN:
             with self._door.streams.hold(token, grace=_LAST_SECONDS) as held:
                 await self._open(_seated(scope, replace(seat, held=held)), receive, send, held)

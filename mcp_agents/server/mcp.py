@@ -29,6 +29,7 @@ from mcp_agents.agents.catalog import invalid_fields
 from mcp_agents.execution.run import Run
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.errors import AgentsError, NotFound
+from mcp_agents.kernel.policy import OPEN, Act, Decision, Judge, denied
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tasks import background
 from mcp_agents.kernel.tenancy import Topic
@@ -65,12 +66,14 @@ ToolAnswer = mcp.CallToolResult | mcp.InputRequiredResult | dict[str, Any]
 class Seat:
     """Where a request came in: who asks, and which part of the surface its path shows.
 
+    `decide` says what the tenant's policies make of a tool, resource or prompt by its name, as they stood then.
     `gone` is set when whoever waits for the response is not there any more, and None where there is no such thing;
     `held` is the response where it stays open to tell what changes.
     """
 
     principal: Principal
     selection: str
+    decide: Callable[[str], Decision]
     gone: anyio.Event | None = None
     held: Held | None = None
 
@@ -85,6 +88,7 @@ class Door:
 
     def __init__(self, house: House, local: Principal | None = None, group: TaskGroup | None = None) -> None:
         self._catalogue, self._services, self._tenancy = house.catalogue, house.services, house.tenancy
+        self._policies = house.services.policies
         self._state_key, self._local = house.state_key, local
         self._tasks = Tasks(house.settings.retention.execution_days)
         self.streams = Streams(house.auth.verifier.again, house.services.clock)
@@ -129,7 +133,7 @@ class Door:
 
     async def list_tools(self, ctx: Context, params: mcp.PaginatedRequestParams | None) -> mcp.ListToolsResult:
         """The tools of the path that the caller may use, in a fixed order."""
-        seat = self._seat(ctx)
+        seat = await self._seat(ctx)
         tools = list((await self._tools(ctx, seat)).values())
         page, cursor = _page(tools, params)
         return mcp.ListToolsResult(tools=[tool_of(tool) for tool in page], next_cursor=cursor)
@@ -151,10 +155,12 @@ class Door:
         Only a tool that the path does not offer is a protocol error.
         """
         try:
-            seat = self._seat(ctx)
+            seat = await self._seat(ctx)
             tool = await self._tool(ctx, seat, params.name)
             if not seat.selection.startswith(AGENT_PREFIX):
                 seat.principal.require(self._catalogue.scopes[tool.name])
+                if (decision := seat.decide(tool.name)).effect != "allow":
+                    raise denied(decision)
             arguments = tool.arguments.model_validate(params.arguments or {})
             call = self._call(ctx, seat, params)
             if tool.long and tasks.declared(ctx):
@@ -201,7 +207,7 @@ class Door:
         On the path of one agent there are only that agent's tasks, and they need what its tool needs.
         """
         tasks.check(ctx, params)
-        seat = self._seat(ctx)
+        seat = await self._seat(ctx)
         call = self._call(ctx, seat)
         try:
             if not seat.selection.startswith(AGENT_PREFIX):
@@ -228,7 +234,7 @@ class Door:
 
     async def list_resources(self, ctx: Context, params: mcp.PaginatedRequestParams | None) -> mcp.ListResourcesResult:
         """The concrete resources that the caller may read."""
-        seat = self._seat(ctx)
+        seat = await self._seat(ctx)
         call = self._call(ctx, seat)
         listed = [
             mcp.Resource(
@@ -249,7 +255,7 @@ class Door:
         self, ctx: Context, params: mcp.PaginatedRequestParams | None
     ) -> mcp.ListResourceTemplatesResult:
         """The templates that the caller may use."""
-        seat = self._seat(ctx)
+        seat = await self._seat(ctx)
         templates = [
             mcp.ResourceTemplate(
                 uri_template=resource.template,
@@ -268,7 +274,7 @@ class Door:
         self, ctx: Context, params: mcp.ReadResourceRequestParams
     ) -> mcp.ReadResourceResult | mcp.InputRequiredResult:
         """A resource as JSON. What is not there, not the caller's, or not allowed reads the same."""
-        seat = self._seat(ctx)
+        seat = await self._seat(ctx)
         uri = str(params.uri)
         found = self._view(seat).resource(uri)
         if found and self._may_read(seat, found[0]):
@@ -286,7 +292,7 @@ class Door:
 
     async def list_prompts(self, ctx: Context, params: mcp.PaginatedRequestParams | None) -> mcp.ListPromptsResult:
         """The prompts that the caller may use."""
-        seat = self._seat(ctx)
+        seat = await self._seat(ctx)
         listed = [
             mcp.Prompt(
                 name=prompt.name,
@@ -306,7 +312,7 @@ class Door:
         self, ctx: Context, params: mcp.GetPromptRequestParams
     ) -> mcp.GetPromptResult | mcp.InputRequiredResult:
         """A prompt with its arguments filled in."""
-        seat = self._seat(ctx)
+        seat = await self._seat(ctx)
         prompt = await self._prompt(ctx, seat, params.name)
         if prompt is None:
             raise MCPError(mcp.INVALID_PARAMS, f"Unknown prompt: {params.name}")
@@ -325,7 +331,7 @@ class Door:
 
     async def complete(self, ctx: Context, params: mcp.CompleteRequestParams) -> mcp.CompleteResult:
         """Values for an argument of a prompt or a template, among what the caller may see."""
-        seat = self._seat(ctx)
+        seat = await self._seat(ctx)
         target: PromptSpec | ResourceSpec | None
         if isinstance(params.ref, mcp.PromptReference):
             target = await self._prompt(ctx, seat, params.ref.name)
@@ -349,7 +355,7 @@ class Door:
     async def listen(self, ctx: Context, params: mcp.SubscriptionsListenRequestParams) -> mcp.SubscriptionsListenResult:
         """Tells what changes, on a stream that stays open."""
         try:
-            return await self.subscriptions.listen(ctx, params, await self._audience(ctx, self._seat(ctx)))
+            return await self.subscriptions.listen(ctx, params, await self._audience(ctx, await self._seat(ctx)))
         except AgentsError as error:
             raise _protocol_error(error) from error
 
@@ -357,7 +363,7 @@ class Door:
         """Tells a connection of the handshake era of one more address; one that cannot be read is not there."""
         uri = str(params.uri)
         try:
-            await self.subscriptions.subscribe(ctx, uri, await self._audience(ctx, self._seat(ctx)))
+            await self.subscriptions.subscribe(ctx, uri, await self._audience(ctx, await self._seat(ctx)))
         except NotFound:
             raise MCPError(mcp.INVALID_PARAMS, "Resource not found", {"uri": uri}) from None
         except AgentsError as error:
@@ -370,7 +376,7 @@ class Door:
         return mcp.EmptyResult()
 
     async def _began(self, ctx: Context, params: mcp.NotificationParams) -> None:
-        await self.subscriptions.began(ctx, await self._audience(ctx, self._seat(ctx)))
+        await self.subscriptions.began(ctx, await self._audience(ctx, await self._seat(ctx)))
 
     async def _audience(self, ctx: Context, seat: Seat) -> Audience:
         call = self._call(ctx, seat)
@@ -409,13 +415,18 @@ class Door:
         found = self._view(seat).resource(uri)
         return found is not None and self._may_read(seat, found[0])
 
-    def _seat(self, ctx: Context) -> Seat:
+    async def seat(self, principal: Principal, selection: str) -> Seat:
+        """Where a request of this caller comes in."""
+        judge = await self._policies.judge(self._tenancy.of(principal), principal)
+        return Seat(principal, selection, partial(_decided, judge))
+
+    async def _seat(self, ctx: Context) -> Seat:
         if ctx.request is not None:
             seat: Seat = ctx.request.scope["state"]["seat"]
             return seat
         if self._local is None:
             raise MCPError(mcp.INVALID_REQUEST, "This connection has no caller.")
-        return Seat(self._local, "all")
+        return await self.seat(self._local, "all")
 
     def _view(self, seat: Seat) -> View:
         if seat.agent:
@@ -423,7 +434,11 @@ class Door:
         return self._catalogue.view(seat.selection) or View({}, {}, {})
 
     def _may_read(self, seat: Seat, resource: ResourceSpec) -> bool:
-        return self._catalogue.allowed(seat.principal, resource.template)
+        return self._allowed(seat, resource.template)
+
+    def _allowed(self, seat: Seat, name: str) -> bool:
+        """Whether the caller's scopes and the tenant's policies let a tool, resource or prompt be used."""
+        return self._catalogue.allowed(seat.principal, name) and seat.decide(name).effect == "allow"
 
     async def _prompts(self, ctx: Context, seat: Seat) -> dict[str, PromptSpec]:
         """The path's own, and one for each published agent; of two with the same name the path's own."""
@@ -443,7 +458,7 @@ class Door:
 
     def _own_prompts(self, seat: Seat) -> dict[str, PromptSpec]:
         offered = self._view(seat).prompts
-        return {name: each for name, each in offered.items() if self._catalogue.allowed(seat.principal, name)}
+        return {name: each for name, each in offered.items() if self._allowed(seat, name)}
 
     async def _agents_prompts(self, call: Call, seat: Seat) -> dict[str, PromptSpec]:
         if not seat.principal.allows(scopes.AGENT_SERVER):
@@ -466,9 +481,7 @@ class Door:
             except AgentsError as error:
                 raise _protocol_error(error) from error
             return {tool.name: tool}
-        return {
-            name: tool for name, tool in self._view(seat).tools.items() if self._catalogue.allowed(seat.principal, name)
-        }
+        return {name: tool for name, tool in self._view(seat).tools.items() if self._allowed(seat, name)}
 
     async def _tool(self, ctx: Context, seat: Seat, name: str) -> ToolSpec:
         if seat.selection.startswith(AGENT_PREFIX):
@@ -509,6 +522,11 @@ class Door:
             upstream=upstream_of(meta),
             chain=chain,
         )
+
+
+def _decided(judge: Judge, name: str) -> Decision:
+    """Whoever may change policies can always do so, or one rule could lock everybody out."""
+    return OPEN if name in scopes.POLICIES else judge(Act(action="use_tool", resource=name))
 
 
 async def _while_heard(seat: Seat, call: Call, work: Callable[[], Awaitable[Any]]) -> Any:

@@ -100,6 +100,17 @@ async def the_provider_keys(owner: Tenant, _: str) -> Any:
     return (await owner.wire.call("provider_key_list", {})).value
 
 
+async def the_policy(owner: Tenant) -> str:
+    rule = {"name": fresh("policy"), "actions": ["call_tool"], "when": {"agents": [owner.name]}}
+    name = str((await owner.wire.call("policy_set", rule)).value["policy"]["name"])
+    owner.owned.add(name)
+    return name
+
+
+async def the_rule(owner: Tenant, value: str) -> Any:
+    return (await owner.wire.call("policy_get", {"name": value})).value
+
+
 async def the_key(owner: Tenant) -> str:
     key = fresh("key")
     await owner.finished(idempotency_key=key, prompt="say done")
@@ -142,6 +153,8 @@ FORMS = {
     "used key": Form(the_key, another_name, the_keyed_run),
     "virtual name": Form(Tenant.route, another_name, the_route),
     "used virtual name": Form(Tenant.route, another_name, the_route),
+    "policy": Form(the_policy, another_name, the_rule),
+    "used policy name": Form(the_policy, another_name, the_rule),
     "provider's key": Form(the_provider, lambda real: real[::-1], the_provider_keys),
 }
 KINDS = {
@@ -164,8 +177,10 @@ KINDS = {
     "route": ("virtual name",),
     "new route": ("used virtual name",),
     "provider": ("provider's key",),
+    "policy": ("policy",),
+    "new policy": ("used policy name",),
 }
-CLAIMS = {"taken agent name", "taken server name", "used key", "used virtual name"}
+CLAIMS = {"taken agent name", "taken server name", "used key", "used virtual name", "used policy name"}
 """What a stranger may use as well: each tenant has its own, so that the stranger's call succeeds."""
 
 
@@ -247,6 +262,11 @@ TOOLS: dict[str, tuple[dict[str, str], Others]] = {
     "budget_get": ({"subject": "agent"}, always(scope="agent")),
     "quota_set": ({"subject": "agent"}, always(scope="agent", max_concurrent=1)),
     "quota_get": ({"subject": "agent"}, always(scope="agent")),
+    "policy_set": ({"name": "new policy"}, always(actions=["delegate"], when={"agents": ["nobody"]})),
+    "policy_get": ({"name": "policy"}, nothing_else),
+    "policy_list": ({}, nothing_else),
+    "policy_delete": ({"name": "policy"}, nothing_else),
+    "policy_explain": ({}, always(action="delegate", resource="nobody")),
 }
 TEMPLATES = {
     "cb://agents/{id}": {"id": "agent"},
@@ -289,7 +309,17 @@ DATA = frozenset(
         "policy.verify_tool",
         # counts within one run or one agent, which is named by another argument
         "execution_events.cursor", "agent_versions.cursor", "execution_resume.question_id", "budget_get.cursor",
-        "quota_get.cursor",
+        "quota_get.cursor", "policy_list.cursor",
+        # what a policy's rule is compared with: texts, never looked up
+        "action", "actions", "policy_explain.agent", "approved", "arguments", "cedar", "effect", "labels", "network",
+        "region", "resource", "roles", "user",
+        *(f"{side}.{part}" for side in ("when", "unless") for part in (
+            "agents", "resources", "users", "clients", "roles", "labels", "networks", "regions", "paths.argument",
+            "paths.under",
+        )),
+        *(f"examples.{part}" for part in (
+            "action", "agent", "arguments", "labels", "network", "region", "resource", "roles", "user",
+        )),
     }
 )  # fmt: skip
 """Arguments that are no references, by name or as `tool.name`."""
@@ -513,6 +543,15 @@ async def test_a_name_taken_elsewhere_is_free_here(matrix: Matrix, row: Row) -> 
     assert outcome.never.value["name"] == outcome.ghost
     assert set(outcome.foreign.value) == set(outcome.never.value)
     assert outcome.own.error["kind"] == "Conflict"
+    assert not [mark for mark in (outcome.owner.name, *outcome.owner.owned - {outcome.value}) if mark in said(outcome)]
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.form == "used policy name"], ids=str)
+async def test_a_policy_of_the_same_name_is_ones_own(matrix: Matrix, row: Row) -> None:
+    """The stranger's is a first version, the owner's a second; neither is the other's."""
+    outcome = matrix[row]
+    versions = [each.value["policy"]["version"] for each in (outcome.foreign, outcome.never, outcome.own)]
+    assert versions == [1, 1, 2]
     assert not [mark for mark in (outcome.owner.name, *outcome.owner.owned - {outcome.value}) if mark in said(outcome)]
 
 

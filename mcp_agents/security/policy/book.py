@@ -44,11 +44,18 @@ class _Past(Struct, frozen=True, kw_only=True):
     policy: Policy | None
 
 
+Judge = Callable[[Rules], object]
+
+
 class PolicyBook:
     """Reads and changes rules; whether one may be in force is judged by whoever changes it (`engine`)."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+
+    def now(self) -> datetime:
+        """The time by which changes are dated."""
+        return self._clock.now()
 
     async def revision(self, space: TenantSpace) -> int:
         """Grows with every change of a rule."""
@@ -73,20 +80,23 @@ class PolicyBook:
         return found.value.policy
 
     async def set(
-        self,
-        space: TenantSpace,
-        name: str,
-        rule: Rule | None,
-        *,
-        by: str,
-        expected: int | None,
-        judge: Callable[[Rules], None],
-    ) -> Policy | None:
-        """Puts a rule in force, or with None takes it out; returns it as it stands.
+        self, space: TenantSpace, name: str, rule: Rule, *, by: str, expected: int | None, judge: Judge
+    ) -> Policy:
+        """Puts a rule in force and returns it as it stands.
 
         `expected` is the version that is to be replaced, 0 for none; `judge` raises for rules that must not be in
-        force together. Raises `Conflict` (`REVISION_CONFLICT`), `NotFound` (`POLICY_UNKNOWN`), `Invalid`.
+        force together. Raises `Conflict` (`REVISION_CONFLICT`), `Invalid`.
         """
+        made = await self._change(space, name, rule, by=by, expected=expected, judge=judge)
+        return made or await self.get(space, name)
+
+    async def remove(self, space: TenantSpace, name: str, *, by: str, expected: int | None, judge: Judge) -> None:
+        """Takes a rule out of force. Raises `NotFound` (`POLICY_UNKNOWN`), and as `set` does."""
+        await self._change(space, name, None, by=by, expected=expected, judge=judge)
+
+    async def _change(
+        self, space: TenantSpace, name: str, rule: Rule | None, *, by: str, expected: int | None, judge: Judge
+    ) -> Policy | None:
         for _ in range(_TRIES):
             found = await self.rules(space)
             held = found.value.policies.get(name)

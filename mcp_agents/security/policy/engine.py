@@ -9,15 +9,16 @@ import json
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Literal, cast
 
 import cedarpy
 
-from mcp_agents.kernel.policy import ACTIONS, Act, Decision
+from mcp_agents.kernel.policy import ACTIONS, OPEN, Act, Decision, Judge
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import TenantSpace
 from mcp_agents.security.policy import rules
-from mcp_agents.security.policy.book import PolicyBook, Rules
+from mcp_agents.security.policy.book import Policy, PolicyBook, Rules
 from mcp_agents.security.policy.paths import lies_under
 from mcp_agents.security.policy.rules import PathRule, Rule, invalid
 
@@ -36,7 +37,7 @@ action {", ".join(ACTIONS)} appliesTo {{
   }}
 }};
 """
-_NOTHING_AGAINST: Final = Decision(effect="allow")
+_FOREIGN: Final = Decision(effect="deny", reasons=("The caller is of another tenant.",))
 _schema: Final = cedarpy.Schema.from_str(_SCHEMA)
 
 
@@ -162,24 +163,47 @@ class PolicyEngine:
     """Decides for any tenant."""
 
     def __init__(self, book: PolicyBook) -> None:
-        self._book = book
+        self.book = book
         self._compiled: dict[str, Compiled] = {}
 
     async def decide(self, space: TenantSpace, principal: Principal, act: Act) -> Decision:
         """See the port."""
+        return (await self.judge(space, principal))(act)
+
+    async def judge(self, space: TenantSpace, principal: Principal) -> Judge:
+        """See the port."""
         if principal.tenant != space.tenant:
-            return Decision(effect="deny", reasons=("The caller is of another tenant.",))
+            return lambda _: _FOREIGN
         ready = await self.ready(space)
-        return ready.decide(principal, act) if ready else _NOTHING_AGAINST
+        return partial(ready.decide, principal) if ready else lambda _: OPEN
+
+    async def set(self, space: TenantSpace, name: str, rule: Rule, *, by: str, expected: int | None = None) -> Policy:
+        """Puts a rule in force; every process decides by it from its next question on.
+
+        `expected` is the version it replaces, 0 for none. Raises `Invalid` (`POLICY_INVALID`), `Conflict`.
+        """
+        rules.check(name, rule)
+        return await self.book.set(space, name, rule, by=by, expected=expected, judge=compiled)
+
+    async def remove(self, space: TenantSpace, name: str, *, by: str, expected: int | None = None) -> None:
+        """Takes a rule out of force; its versions stay. Raises `NotFound` (`POLICY_UNKNOWN`), `Conflict`."""
+        await self.book.remove(space, name, by=by, expected=expected, judge=compiled)
+
+    async def trial(self, space: TenantSpace, name: str, rule: Rule) -> tuple[Compiled, Compiled]:
+        """The rules in force, and as they would be with this one; nothing is stored. Raises as `set` does."""
+        rules.check(name, rule)
+        found = (await self.book.rules(space)).value
+        changed = Policy(name=name, rule=rule, version=1, updated_at=self.book.now(), updated_by="")
+        return compiled(found), compiled(Rules(policies=found.policies | {name: changed}))
 
     async def ready(self, space: TenantSpace) -> Compiled | None:
         """The tenant's rules as they stand now; None where it has none."""
-        revision = await self._book.revision(space)
+        revision = await self.book.revision(space)
         known = self._compiled.get(space.tenant)
         if known is None or known.revision != revision:
             if not revision:
                 return None
-            found = await self._book.rules(space)
+            found = await self.book.rules(space)
             known = compiled(found.value, found.revision)
             if len(self._compiled) >= _TENANTS:
                 self._compiled.clear()

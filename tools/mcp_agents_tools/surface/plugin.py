@@ -27,6 +27,7 @@ from mcp_agents.kernel.toolserver import ToolServers
 from mcp_agents.models.router import ModelRouter
 from mcp_agents.scaling.budgets import Budgets
 from mcp_agents.scaling.quotas import Quotas
+from mcp_agents.security.policy.engine import PolicyEngine
 from mcp_agents_tools.surface.clients import NOBODY, Client, HandOver
 
 
@@ -51,6 +52,7 @@ class Services:
     quotas: Quotas
     tool_servers: ToolServers
     models: ModelRouter
+    policies: PolicyEngine
     hand_over: HandOver
     clock: Clock
 

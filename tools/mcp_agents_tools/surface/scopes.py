@@ -73,6 +73,13 @@ CAPACITY: Final = {
     "quota_set": "capacity:admin",
     "quota_get": "capacity:read",
 }
+POLICIES: Final = {
+    "policy_set": "governance:admin",
+    "policy_get": "governance:read",
+    "policy_list": "governance:read",
+    "policy_delete": "governance:admin",
+    "policy_explain": "governance:read",
+}
 TASKS: Final = {
     "tasks/get": EXECUTIONS["execution_get"],
     "tasks/update": EXECUTIONS["execution_resume"],

@@ -2,11 +2,13 @@
 
 from datetime import datetime
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field
 
+from mcp_agents.kernel.policy import Act, denied
 from mcp_agents.kernel.tenancy import Topic
 from mcp_agents.kernel.toolserver import BUILTIN, EffectIdPlace, ToolServer, ToolServerSpec, UpstreamAuth, UpstreamTool
 from mcp_agents_tools.surface import scopes
@@ -190,6 +192,7 @@ async def tool_server_add(call: Call, args: ToolServerAddition) -> ToolServerVie
         trust_annotations=args.trust_annotations,
         effect_id=EffectIdPlace(header=args.effect_id.header, argument=args.effect_id.argument),
     )
+    await _may_reach(call, spec.url)
     return _view(await call.services.tool_servers.add(call.space, call.principal, spec))
 
 
@@ -216,6 +219,8 @@ async def tool_server_list(call: Call, args: Nothing) -> ToolServerList:
 )
 async def tool_server_refresh(call: Call, args: ToolServerRef) -> ToolServerView:
     """Connects again and stores what the server offers now."""
+    known = await call.services.tool_servers.get(call.space, args.name)
+    await _may_reach(call, known.target if known.transport == "http" else "")
     return _view(await call.services.tool_servers.refresh(call.space, call.principal, args.name))
 
 
@@ -259,3 +264,17 @@ async def _topic(call: Call) -> Topic:
 async def tools_resource(call: Call) -> Any:
     """Every tool that agents can be bound to."""
     return msgspec.to_builtins((await tool_list(call, ToolListing.model_validate({}))).tools)
+
+
+async def _may_reach(call: Call, url: str) -> None:
+    """Raises `Denied` (`POLICY_DENIED`) where the tenant's policies keep the host of an address off limits."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return  # it is no address at all, which whoever connects says better
+    if not host:
+        return
+    act = Act(action="reach_network", resource=host, network=host)
+    decision = await call.services.policies.decide(call.space, call.principal, act)
+    if decision.effect != "allow":
+        raise denied(decision)
