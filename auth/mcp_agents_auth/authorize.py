@@ -71,7 +71,7 @@ class Authorization:
         """
         if repeated & {"client_id", "redirect_uri"}:
             raise OAuthError("invalid_request", "client_id and redirect_uri may be given once only.")
-        client = await self._clients.find(parameters.get("client_id", ""))
+        client = await self._clients.meet(parameters.get("client_id", ""))
         if client is None or not client.active:
             raise OAuthError("invalid_request", "This client is not registered here.")
         redirect_uri = parameters.get("redirect_uri", "")

@@ -1,8 +1,8 @@
 """OAuth clients: who may ask for tokens, where the answer may go, and at most which scopes.
 
 A client belongs to one tenant, or with an empty tenant to the platform: then any user may use it and chooses
-the tenant while consenting. Not here: dynamic registration and client metadata documents, which will make
-the same `Client`.
+the tenant while consenting. A client may also describe itself in a document at the address that is its id
+(`documents`); it comes to the same `Client`, public and of the platform. Not here: dynamic registration.
 """
 
 from datetime import datetime
@@ -17,6 +17,7 @@ from mcp_agents.kernel.errors import Invalid, NotFound
 from mcp_agents.kernel.scopes import PLATFORM_ADMIN, ROLES, TENANT_SCOPES, of_roles
 from mcp_agents.kernel.tenancy import PlatformSpace
 from mcp_agents_auth.changes import change
+from mcp_agents_auth.documents import Document, Documents
 from mcp_agents_auth.handles import digest, new_handle, same
 from mcp_agents_auth.redirects import check_redirect_uri, matches
 
@@ -65,9 +66,9 @@ class Client(Struct, frozen=True, kw_only=True):
 class Clients:
     """The register of clients."""
 
-    def __init__(self, platform: PlatformSpace, clock: Clock) -> None:
+    def __init__(self, platform: PlatformSpace, clock: Clock, documents: Documents) -> None:
         self._records = platform.records("cb_auth", "client", kind=Client)
-        self._clock = clock
+        self._clock, self._documents = clock, documents
 
     async def register(
         self,
@@ -111,9 +112,17 @@ class Clients:
         return client, secret
 
     async def find(self, client_id: str) -> Client | None:
-        """The client, revoked or not; None when there is none."""
-        found = await self._records.get(client_id) if ids.is_id(client_id, "cl") else None
+        """The client, revoked or not; None when there is none. Asks nobody outside."""
+        if not ids.is_id(client_id, "cl"):
+            return _described(await self._documents.known(client_id))
+        found = await self._records.get(client_id)
         return found.value if found else None
+
+    async def meet(self, client_id: str) -> Client | None:
+        """As `find`, for somebody who is about to sign in: a client's document is fetched if what is kept is old."""
+        if ids.is_id(client_id, "cl"):
+            return await self.find(client_id)
+        return _described(await self._documents.current(client_id))
 
     async def get(self, tenant: str, client_id: str) -> Client:
         """A client of this tenant. Raises `NotFound`, for another tenant's client too."""
@@ -133,6 +142,22 @@ class Clients:
         if changed is None:
             raise _unknown()
         return changed
+
+
+def _described(document: Document | None) -> Client | None:
+    """What a document comes to: a public client for which a user may grant whatever the user holds."""
+    if document is None:
+        return None
+    return Client(
+        id=document.client_id,
+        tenant="",
+        name=document.name,
+        redirect_uris=document.redirect_uris,
+        grant_types=sorted(USER_GRANTS),
+        scopes=sorted(TENANT_SCOPES),
+        roles=[],
+        created_at=document.fetched_at,
+    )
 
 
 def _check_name(tenant: str, name: str) -> None:

@@ -13,11 +13,13 @@ from msgspec import Struct
 
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Conflict, NotFound, WrongRevision
+from mcp_agents.kernel.fetch import Fetch
 from mcp_agents.kernel.tenancy import PlatformSpace, Records
 from mcp_agents.security.keys import Vault
 from mcp_agents_auth.authorize import Authorization
 from mcp_agents_auth.clients import Clients
 from mcp_agents_auth.codes import Codes
+from mcp_agents_auth.documents import Documents
 from mcp_agents_auth.families import Families
 from mcp_agents_auth.passwords import Passwords
 from mcp_agents_auth.resources import Resources
@@ -33,6 +35,18 @@ from mcp_agents_auth.verifier import TokenVerifier
 
 FIRST_TENANT: Final = "default"
 FIRST_OWNER: Final = "owner@localhost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """Which clients may describe themselves in a document; see `Documents`."""
+
+    fetch: Fetch | None
+    domains: tuple[str, ...] = ()
+    loopback: bool = False
+
+
+REGISTERED_ONLY: Final = Described(fetch=None)
 
 
 class Started(Struct, frozen=True, kw_only=True):
@@ -51,6 +65,7 @@ class AuthServer:
     tenants: Tenants
     users: Users
     clients: Clients
+    documents: Documents
     families: Families
     signing: SigningKeys
     tokens: TokenIssuer
@@ -95,6 +110,7 @@ def build_auth(
     resource: str,
     *,
     passwords: Passwords | None = None,
+    described: Described = REGISTERED_ONLY,
 ) -> AuthServer:
     """The authorization server for one public address.
 
@@ -105,10 +121,12 @@ def build_auth(
         issuer: the public URL; a trailing slash is dropped.
         resource: the MCP URL (`{issuer}/mcp`), the default audience of every token.
         passwords: how passwords are hashed; the default costs what RFC 9106 advises.
+        described: which clients may describe themselves; by default none.
     """
     issuer, resource = issuer.rstrip("/"), resource.rstrip("/")
     resources = Resources(resource)
-    tenants, clients = Tenants(platform, clock), Clients(platform, clock)
+    documents = Documents(platform, clock, described.fetch, domains=described.domains, loopback=described.loopback)
+    tenants, clients = Tenants(platform, clock), Clients(platform, clock, documents)
     users, families = Users(platform, clock, passwords), Families(platform, clock)
     signing, codes = SigningKeys(platform, vault, clock), Codes(platform, families, clock)
     standings = Standings(tenants=tenants, users=users, clients=clients, families=families, clock=clock)
@@ -141,6 +159,7 @@ def build_auth(
         tenants=tenants,
         users=users,
         clients=clients,
+        documents=documents,
         families=families,
         signing=signing,
         tokens=tokens,

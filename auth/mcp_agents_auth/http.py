@@ -37,8 +37,10 @@ def routes(auth: AuthServer) -> list[Route]:
     path = urlsplit(auth.issuer).path
     server = f"/.well-known/oauth-authorization-server{path}"
     openid = {f"/.well-known/openid-configuration{path}", f"{path}/.well-known/openid-configuration"}
-    table: list[tuple[str, Endpoint, str]] = [(server, _document(server_metadata(auth.issuer)), "GET")]
-    table += [(place, _document(openid_configuration(auth.issuer)), "GET") for place in sorted(openid)]
+    metadata = server_metadata(auth.issuer, documents=auth.documents.on)
+    table: list[tuple[str, Endpoint, str]] = [(server, _document(metadata), "GET")]
+    metadata = openid_configuration(auth.issuer, documents=auth.documents.on)
+    table += [(place, _document(metadata), "GET") for place in sorted(openid)]
     for prefix in sorted({"", path}):
         table += [
             (f"{prefix}/oauth/jwks", machine.jwks, "GET"),

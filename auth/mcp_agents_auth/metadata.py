@@ -18,8 +18,11 @@ Document = dict[str, str | bool | list[str]]
 _CLIENT_AUTHENTICATION: Final = ["none", "client_secret_basic", "client_secret_post"]
 
 
-def server_metadata(issuer: str) -> Document:
-    """The document of this issuer. Raises `Invalid` for an issuer that is neither https nor on loopback."""
+def server_metadata(issuer: str, *, documents: bool) -> Document:
+    """The document of this issuer; `documents` says whether clients may describe themselves.
+
+    Raises `Invalid` for an issuer that is neither https nor on loopback.
+    """
     document: Document = {
         "issuer": issuer,
         "authorization_endpoint": f"{issuer}/oauth/authorize",
@@ -34,6 +37,7 @@ def server_metadata(issuer: str) -> Document:
         "revocation_endpoint_auth_methods_supported": _CLIENT_AUTHENTICATION,
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": True,
+        "client_id_metadata_document_supported": documents,
     }
     try:
         AuthorizationServerMetadata(document).validate()
@@ -46,10 +50,10 @@ def server_metadata(issuer: str) -> Document:
     return document
 
 
-def openid_configuration(issuer: str) -> Document:
+def openid_configuration(issuer: str, *, documents: bool) -> Document:
     """The same under the name that OpenID Connect discovery looks for, with the members it requires."""
     openid: Document = {
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": [ALGORITHM],
     }
-    return server_metadata(issuer) | openid
+    return server_metadata(issuer, documents=documents) | openid

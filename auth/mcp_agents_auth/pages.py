@@ -95,10 +95,12 @@ def consent_page(
             '<p class="error">The answer goes to a program on this computer. '
             "Any program here could claim this name: go on only if you just started it.</p>"
         )
+    # Anybody can call a program anything; the address of its own document is what it can prove.
+    described = f"<dt>Described at</dt><dd>{escape(request.client.id)}</dd>" if "/" in request.client.id else ""
     body = (
         f"<p>Signed in as <bdi>{escape(user.email)}</bdi> "
         f'(<a href="{escape(switch)}">use another account</a>)</p>{warning}'
-        f"<dl><dt>Program</dt><dd><bdi>{escape(request.client.name)}</bdi></dd>"
+        f"<dl><dt>Program</dt><dd><bdi>{escape(request.client.name)}</bdi></dd>{described}"
         f"<dt>Answer goes to</dt><dd>{escape(origin(request.redirect_uri))}</dd>"
         f"<dt>For</dt><dd>{escape(request.resource)}</dd></dl>"
         f"{_form(action, form_token, request=query)}{_choice(offers)}"

@@ -10,7 +10,6 @@ was taken away shrinks what is left. Rights never grow back: what the run was ac
 from dataclasses import dataclass, replace
 from typing import Final
 
-from mcp_agents.kernel import ids
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Denied, NotFound
 from mcp_agents.kernel.principal import Principal
@@ -18,6 +17,7 @@ from mcp_agents.kernel.scopes import of_roles
 from mcp_agents_auth.clients import Client, Clients
 from mcp_agents_auth.families import Families, Family
 from mcp_agents_auth.tenants import FRESH_SECONDS, Tenants
+from mcp_agents_auth.tokens import DIRECT_CLIENT
 from mcp_agents_auth.users import Users
 
 _CACHED: Final = 8192
@@ -64,7 +64,7 @@ class CallerRights:
         family = await self._families.find(principal.grant)
         if family is not None and family.revoked:
             raise _revoked()
-        if family.kind == "direct" if family else not _registered(principal):
+        if family.kind == "direct" if family else principal.client == DIRECT_CLIENT:
             return _Left(None, principal.roles)  # made on the command line, by whoever holds the data folder
         client = await self._client(principal)
         if principal.subject == client.id:
@@ -86,11 +86,6 @@ class CallerRights:
         if not roles or (family is not None and user.generation != family.generation):
             raise _revoked()
         return _Left(client.allowed() & of_roles(roles), roles)
-
-
-def _registered(principal: Principal) -> bool:
-    """Whether the caller came through a registered client, when its grant is gone and cannot say."""
-    return ids.is_id(principal.client, "cl")
 
 
 def _revoked() -> Denied:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from mcp_agents_auth.embedded import AuthServer, build_auth
+from mcp_agents_auth.embedded import AuthServer, Described, build_auth
 from mcp_agents_tools.surface.catalogue import Catalogue
 from mcp_agents_tools.surface.clients import HandOver
 from mcp_agents_tools.surface.plugin import Services
@@ -64,6 +64,7 @@ from mcp_agents.scaling.budgets import Budgets
 from mcp_agents.scaling.quotas import Quotas
 from mcp_agents.scaling.slots import Slots
 from mcp_agents.security.egress import AddressRule
+from mcp_agents.security.fetching import GuardedFetch
 from mcp_agents.security.keys import MasterKey, Vault, load_master_key
 from mcp_agents.security.policy.book import PolicyBook
 from mcp_agents.security.policy.engine import PolicyEngine
@@ -132,7 +133,12 @@ async def open_house(
         attention = Attention(clock, settings.executions.abandon_after_seconds)
         await stack.enter_async_context(attention.keeping())
         register = Register(clock)
-        auth = build_auth(tenancy.platform(), vault, clock, issuer=public_url, resource=f"{public_url}/mcp")
+        described = Described(
+            fetch=GuardedFetch(egress) if settings.auth.client_metadata_documents else None,
+            domains=settings.auth.client_metadata_domains,
+            loopback=settings.is_loopback,
+        )
+        auth = build_auth(tenancy.platform(), vault, clock, public_url, f"{public_url}/mcp", described=described)
         policies = PolicyEngine(PolicyBook(clock))
         gates = Gates(auth.rights, policies)
         dispatcher = Dispatcher(tenancy, agents, station, slots, quotas, register, attention, gates)

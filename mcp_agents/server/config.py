@@ -60,6 +60,8 @@ class AuthSettings(_Section):
     issuer: str = ""
     tenant_claim: str = "tenant"
     audience: str = ""
+    client_metadata_documents: bool = True
+    client_metadata_domains: tuple[str, ...] = ()
 
 
 class ModelSettings(_Section):

@@ -12,7 +12,7 @@ import anyio.lowlevel
 import httpx2
 from argon2 import PasswordHasher
 from mcp_agents_auth.clients import Client
-from mcp_agents_auth.embedded import AuthServer, build_auth
+from mcp_agents_auth.embedded import REGISTERED_ONLY, AuthServer, Described, build_auth
 from mcp_agents_auth.handles import challenge_of
 from mcp_agents_auth.http import routes
 from mcp_agents_auth.passwords import Passwords
@@ -60,10 +60,18 @@ def quick_passwords() -> Passwords:
     return Passwords(PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
 
 
-def build(store: MemoryStore, clock: TestClock, *, issuer: str = ISSUER, master: bytes = b"k" * 32) -> AuthServer:
+def build(
+    store: MemoryStore,
+    clock: TestClock,
+    *,
+    issuer: str = ISSUER,
+    master: bytes = b"k" * 32,
+    described: Described = REGISTERED_ONLY,
+) -> AuthServer:
     """One process's authorization server over a store that others may share."""
-    vault = Vault(MasterKey(master))
-    return build_auth(platform(store, clock), vault, clock, issuer, f"{issuer}/mcp", passwords=quick_passwords())
+    vault, passwords = Vault(MasterKey(master)), quick_passwords()
+    resource = f"{issuer}/mcp"
+    return build_auth(platform(store, clock), vault, clock, issuer, resource, passwords=passwords, described=described)
 
 
 @dataclass
@@ -154,9 +162,11 @@ class Desk:
 
 
 @asynccontextmanager
-async def opened(store: MemoryStore, clock: TestClock, issuer: str = ISSUER) -> AsyncIterator[Desk]:
+async def opened(
+    store: MemoryStore, clock: TestClock, issuer: str = ISSUER, described: Described = REGISTERED_ONLY
+) -> AsyncIterator[Desk]:
     """A desk over a store."""
-    auth = build(store, clock, issuer=issuer)
+    auth = build(store, clock, issuer=issuer, described=described)
     await auth.tenants.create("acme", "Acme")
     ada = await auth.users.create("ada@acme.example", PASSWORD, "acme", frozenset({"admin"}))
     transport = httpx2.ASGITransport(app=Starlette(routes=routes(auth)))

@@ -19,13 +19,17 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @asynccontextmanager
-async def served(app: App, port: int = 0) -> AsyncIterator[int]:
-    """Serves `app`, yields its port. The socket listens before the block begins, so nobody has to wait."""
+async def served(app: App, port: int = 0, **options: Any) -> AsyncIterator[int]:
+    """Serves `app`, yields its port; `options` are uvicorn's.
+
+    The socket listens before the block begins, so that nobody has to wait.
+    """
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))
     listener.listen()
-    config = uvicorn.Config(app, log_level="critical", lifespan="on", timeout_graceful_shutdown=1)
+    options = {"lifespan": "on", **options}
+    config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1, **options)
     server = uvicorn.Server(config)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve, [listener])

@@ -8,11 +8,9 @@ knows no tools and no sessions.
 """
 
 import secrets
-import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any, Final, Protocol, cast
 
 import httpcore2
@@ -23,6 +21,7 @@ from mcp.shared.exceptions import MCPError
 
 from mcp_agents.kernel.errors import AgentsError, Denied
 from mcp_agents.security.egress import Endpoint
+from mcp_agents.security.fetching import ApprovedBackend, ssl_context
 
 META_PREFIX: Final = "io.github.mcp-agents/"
 EFFECT_ID: Final = f"{META_PREFIX}effect_id"
@@ -98,11 +97,11 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         self._effect_header = effect_header
         self._word = secrets.token_hex(16)
         self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=_ssl_context(),
+            ssl_context=ssl_context(),
             max_connections=32,
             max_keepalive_connections=8,
             keepalive_expiry=30.0,
-            network_backend=_ApprovedBackend(rule),
+            network_backend=ApprovedBackend(rule),
         )
         self.last_status = 0
 
@@ -232,41 +231,6 @@ class GuardedClient(httpx2.AsyncClient):
             return self._guarded.unauthorized(request)
 
 
-class _ApprovedBackend(httpcore2.AsyncNetworkBackend):
-    """Connects to the addresses that the rule returns for this connection, and to no other."""
-
-    def __init__(self, rule: Addresses) -> None:
-        self._rule = rule
-        self._network = httpcore2.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
-        failure: Exception = httpcore2.ConnectError("no address")
-        for address in await self._rule.addresses(host, port):
-            try:
-                return await self._network.connect_tcp(address, port, timeout, local_address, socket_options)
-            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
-                failure = error
-        raise failure
-
-    async def connect_unix_socket(
-        self,
-        path: str,
-        timeout: float | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
-        raise httpcore2.ConnectError("sockets of this machine are not reachable")
-
-    async def sleep(self, seconds: float) -> None:
-        await self._network.sleep(seconds)
-
-
 class _Bounded(httpx2.AsyncByteStream):
     """An answer's bytes, up to the limit. Raises httpx2's `DecodingError` beyond it, `ReadError` when it breaks off."""
 
@@ -300,8 +264,3 @@ def _sized(headers: httpx2.Headers) -> httpx2.Headers:
     """The headers of a body that was read whole: no chunks any more."""
     kept = [(name, value) for name, value in headers.multi_items() if name not in ("transfer-encoding",)]
     return httpx2.Headers(kept)
-
-
-@lru_cache(maxsize=1)
-def _ssl_context() -> ssl.SSLContext:
-    return httpx2.create_ssl_context(trust_env=False)
