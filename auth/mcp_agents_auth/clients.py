@@ -17,20 +17,25 @@ from mcp_agents.kernel.errors import Invalid, NotFound
 from mcp_agents.kernel.scopes import PLATFORM_ADMIN, ROLES, TENANT_SCOPES, of_roles
 from mcp_agents.kernel.tenancy import PlatformSpace
 from mcp_agents_auth.changes import change
+from mcp_agents_auth.client_keys import check_keys
 from mcp_agents_auth.documents import Document, Documents
 from mcp_agents_auth.handles import digest, new_handle, same
 from mcp_agents_auth.redirects import check_redirect_uri, matches
 
-GrantType = Literal["authorization_code", "refresh_token", "client_credentials"]
+GrantType = Literal[
+    "authorization_code", "refresh_token", "client_credentials", "urn:ietf:params:oauth:grant-type:token-exchange"
+]
+TOKEN_EXCHANGE: Final[GrantType] = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - a grant's name
 GRANT_TYPES: Final[tuple[GrantType, ...]] = get_args(GrantType)
 USER_GRANTS: Final = frozenset[GrantType]({"authorization_code", "refresh_token"})
 MAX_REDIRECT_URIS: Final = 16
+_OF_MACHINES: Final = frozenset[GrantType]({"client_credentials", TOKEN_EXCHANGE})
 
 _DECOY: Final = digest("no client has this secret")
 
 
 class Client(Struct, frozen=True, kw_only=True):
-    """One client. A confidential one has a secret, of which only the digest is kept."""
+    """One client. A confidential one has a secret, of which only the digest is kept, or public keys (JWKs)."""
 
     v: int = 1
     id: str
@@ -41,13 +46,14 @@ class Client(Struct, frozen=True, kw_only=True):
     scopes: list[str]
     roles: list[str]
     secret_digest: str = ""
+    jwks: list[dict[str, str]] = []
     active: bool = True
     created_at: datetime
 
     @property
     def confidential(self) -> bool:
-        """Whether the client proves itself with a secret."""
-        return bool(self.secret_digest)
+        """Whether the client proves itself, with a secret or a key."""
+        return bool(self.secret_digest or self.jwks)
 
     def allowed(self) -> frozenset[str]:
         """The most this client can ever be granted: its own scopes and those of its roles."""
@@ -60,7 +66,7 @@ class Client(Struct, frozen=True, kw_only=True):
     def proves(self, secret: str) -> bool:
         """Whether this is the client's secret; a public client has none."""
         fits = same(digest(secret), self.secret_digest or _DECOY)
-        return fits and self.confidential
+        return fits and bool(self.secret_digest)
 
 
 class Clients:
@@ -90,10 +96,10 @@ class Clients:
         _check_name(tenant, name)
         _check_redirects(redirect_uris, grant_types)
         _check_rights(scopes, roles, allow_platform=allow_platform)
-        if "client_credentials" in grant_types and not (confidential and tenant):
+        if _OF_MACHINES & grant_types and not (confidential and tenant):
             raise Invalid(
                 "CLIENT_GRANT_INVALID",
-                "Client credentials need a confidential client of one tenant.",
+                "Client credentials and token exchange need a confidential client of one tenant.",
                 "Register it with confidential=true and a tenant.",
             )
         secret = new_handle("cs_") if confidential else None
@@ -110,6 +116,23 @@ class Clients:
         )
         await self._records.create(client.id, value=client)
         return client, secret
+
+    async def set_keys(self, tenant: str, client_id: str, keys: list[dict[str, str]]) -> Client:
+        """From now on a confidential client signs assertions with one of these keys (public JWKs); its secret ends.
+
+        Raises `NotFound`, `Invalid` (`CLIENT_KEYS_INVALID`).
+        """
+        check_keys(keys)
+        if not (await self.get(tenant, client_id)).confidential:
+            raise Invalid("CLIENT_KEYS_INVALID", "A public client has no keys.", "Register a confidential one.")
+
+        def to(old: Client) -> Client:
+            return msgspec.structs.replace(old, secret_digest="", jwks=keys)
+
+        changed = await change(self._records, client_id, to=to)
+        if changed is None:
+            raise _unknown()
+        return changed
 
     async def find(self, client_id: str) -> Client | None:
         """The client, revoked or not; None when there is none. Asks nobody outside."""

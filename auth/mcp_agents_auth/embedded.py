@@ -17,6 +17,7 @@ from mcp_agents.kernel.fetch import Fetch
 from mcp_agents.kernel.tenancy import PlatformSpace, Records
 from mcp_agents.security.keys import Vault
 from mcp_agents_auth.authorize import Authorization
+from mcp_agents_auth.client_auth import ClientAuthentication
 from mcp_agents_auth.clients import Clients
 from mcp_agents_auth.codes import Codes
 from mcp_agents_auth.documents import Documents
@@ -145,7 +146,7 @@ def build_auth(
     )
     service = Grants(
         tenants=tenants,
-        clients=clients,
+        authentication=ClientAuthentication(platform, clients, clock, issuer),
         families=families,
         codes=codes,
         standings=standings,

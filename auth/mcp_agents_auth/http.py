@@ -46,6 +46,7 @@ def routes(auth: AuthServer) -> list[Route]:
             (f"{prefix}/oauth/jwks", machine.jwks, "GET"),
             (f"{prefix}/oauth/token", machine.token, "POST"),
             (f"{prefix}/oauth/revoke", machine.revoke, "POST"),
+            (f"{prefix}/oauth/introspect", machine.introspect, "POST"),
             (f"{prefix}/oauth/authorize", browser.authorize, "GET"),
             (f"{prefix}/oauth/sign-in", browser.show_sign_in, "GET"),
             (f"{prefix}/oauth/sign-in", browser.sign_in, "POST"),
@@ -84,6 +85,12 @@ class _MachineEndpoints:
         async def answer(parameters: dict[str, str], authorization: str | None) -> Response:
             await self._auth.service.revoke(parameters, authorization)
             return Response(headers=_NO_STORE)
+
+        return await self._answered(request, answer)
+
+    async def introspect(self, request: Request) -> Response:
+        async def answer(parameters: dict[str, str], authorization: str | None) -> Response:
+            return JSONResponse(await self._auth.service.introspect(parameters, authorization), headers=_NO_STORE)
 
         return await self._answered(request, answer)
 

@@ -10,12 +10,14 @@ from authlib.oauth2.rfc8414 import AuthorizationServerMetadata
 
 from mcp_agents.kernel.errors import Invalid
 from mcp_agents.kernel.scopes import TENANT_SCOPES
+from mcp_agents_auth.client_auth import METHODS
+from mcp_agents_auth.client_keys import ALGORITHMS
 from mcp_agents_auth.clients import GRANT_TYPES
 from mcp_agents_auth.signing import ALGORITHM
 
 Document = dict[str, str | bool | list[str]]
 
-_CLIENT_AUTHENTICATION: Final = ["none", "client_secret_basic", "client_secret_post"]
+_PROVED: Final = [method for method in METHODS if method != "none"]
 
 
 def server_metadata(issuer: str, *, documents: bool) -> Document:
@@ -33,8 +35,13 @@ def server_metadata(issuer: str, *, documents: bool) -> Document:
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": list(GRANT_TYPES),
-        "token_endpoint_auth_methods_supported": _CLIENT_AUTHENTICATION,
-        "revocation_endpoint_auth_methods_supported": _CLIENT_AUTHENTICATION,
+        "introspection_endpoint": f"{issuer}/oauth/introspect",
+        "token_endpoint_auth_methods_supported": METHODS,
+        "token_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
+        "revocation_endpoint_auth_methods_supported": METHODS,
+        "revocation_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
+        "introspection_endpoint_auth_methods_supported": _PROVED,
+        "introspection_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": True,
         "client_id_metadata_document_supported": documents,

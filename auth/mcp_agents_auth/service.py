@@ -1,31 +1,29 @@
-"""The token and revocation endpoints without HTTP: client authentication and the three grants.
+"""The token, revocation and introspection endpoints without HTTP: the grants.
 
-Parameters come in as a mapping in which nothing is repeated or empty; tokens or an `OAuthError` come out. Room
-is left for further grants and client assertions: each is a method and a line in `token`.
+Parameters come in as a mapping in which nothing is repeated or empty; tokens or an `OAuthError` come out. Which
+client asks is `client_auth`'s business, exchanged tokens are `exchange`'s; a further grant is a line in `token`.
 """
 
-import base64
-import binascii
 import re
 from datetime import timedelta
-from typing import Final
-from urllib.parse import unquote_plus
+from typing import Any, Final
 
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Denied, NotFound
 from mcp_agents.kernel.scopes import PLATFORM_ADMIN, TENANT_SCOPES
-from mcp_agents_auth.clients import Client, Clients, GrantType
+from mcp_agents_auth.client_auth import ClientAuthentication
+from mcp_agents_auth.clients import TOKEN_EXCHANGE, Client, GrantType
 from mcp_agents_auth.codes import Codes
+from mcp_agents_auth.exchange import Exchange
 from mcp_agents_auth.families import FAMILY_LIFE, REFRESH_PREFIX, Families, Family, refused
 from mcp_agents_auth.handles import challenge_of, same
 from mcp_agents_auth.oauth import OAuthError, Parameters, requested_scopes
 from mcp_agents_auth.standing import Standing, Standings, narrowed
 from mcp_agents_auth.tenants import Tenants
 from mcp_agents_auth.tokens import ACCESS_SECONDS, IssuedToken, TokenIssuer
-from mcp_agents_auth.verifier import TokenVerifier
+from mcp_agents_auth.verifier import TokenVerifier, nested
 
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9\-._~]{43,128}")
-_HEADER_LIMIT: Final = 4096
 
 
 class Grants:
@@ -35,7 +33,7 @@ class Grants:
         self,
         *,
         tenants: Tenants,
-        clients: Clients,
+        authentication: ClientAuthentication,
         families: Families,
         codes: Codes,
         standings: Standings,
@@ -43,13 +41,14 @@ class Grants:
         verifier: TokenVerifier,
         clock: Clock,
     ) -> None:
-        self._tenants, self._clients = tenants, clients
+        self._tenants, self._authentication = tenants, authentication
+        self._exchange = Exchange(verifier, families, tokens, clock)
         self._families, self._codes, self._standings = families, codes, standings
         self._tokens, self._verifier, self._clock = tokens, verifier, clock
 
     async def token(self, parameters: Parameters, authorization: str | None) -> IssuedToken:
         """Answers a token request. `authorization` is the header's value. Raises `OAuthError`."""
-        client = await self.authenticate(parameters, authorization)
+        client = await self._authentication.of(parameters, authorization)
         match parameters.get("grant_type"):
             case "authorization_code":
                 return await self._authorization_code(_granted(client, "authorization_code"), parameters)
@@ -57,6 +56,8 @@ class Grants:
                 return await self._refresh_token(_granted(client, "refresh_token"), parameters)
             case "client_credentials":
                 return await self._client_credentials(_granted(client, "client_credentials"), parameters)
+            case "urn:ietf:params:oauth:grant-type:token-exchange":
+                return await self._exchange.token(_granted(client, TOKEN_EXCHANGE), parameters)
             case None:
                 raise OAuthError("invalid_request", "grant_type is missing.")
             case _:
@@ -67,7 +68,7 @@ class Grants:
 
         A token that is not this client's, or none at all, is no error. Raises `OAuthError` for a bad request.
         """
-        client = await self.authenticate(parameters, authorization)
+        client = await self._authentication.of(parameters, authorization)
         token = parameters.get("token")
         if token is None:
             raise OAuthError("invalid_request", "token is missing.")
@@ -76,30 +77,41 @@ class Grants:
         if family is not None and family.client_id == client.id:
             await self.end(family.sid)
 
+    async def introspect(self, parameters: Parameters, authorization: str | None) -> dict[str, Any]:
+        """What an access token of the client's own tenant is worth now (RFC 7662); of any other, that it is not active.
+
+        Only for clients that prove themselves. Raises `OAuthError`.
+        """
+        client = await self._authentication.of(parameters, authorization)
+        if not client.confidential or not client.tenant:
+            raise OAuthError("unauthorized_client", "Only a confidential client of a tenant may ask.")
+        token = parameters.get("token")
+        if token is None:
+            raise OAuthError("invalid_request", "token is missing.")
+        try:
+            known = await self._verifier.verify(token)
+        except Denied:
+            return {"active": False}
+        principal = known.principal
+        if principal.tenant != client.tenant or not principal.scopes:
+            return {"active": False}
+        return {
+            "active": True,
+            "iss": self._tokens.issuer,
+            "sub": principal.subject,
+            "aud": known.resource,
+            "client_id": known.client_id,
+            "scope": " ".join(sorted(principal.scopes)),
+            "tenant": principal.tenant,
+            "token_type": "Bearer",
+            "iat": known.issued_at,
+            "exp": known.expires_at,
+        } | ({"act": nested(principal.actors)} if principal.actors else {})
+
     async def end(self, sid: str) -> None:
         """Ends a grant and every token of it."""
         await self._families.revoke(sid)
         self._standings.forget(sid)
-
-    async def authenticate(self, parameters: Parameters, authorization: str | None) -> Client:
-        """The client that asks: by its secret (header or body), or by its id alone when it is public.
-
-        Raises `OAuthError`: `invalid_client`, or `invalid_request` for two ways at once.
-        """
-        client_id, secret = parameters.get("client_id", ""), parameters.get("client_secret")
-        if authorization is not None:
-            if secret is not None:
-                raise OAuthError("invalid_request", "Use one way of client authentication.")
-            named, secret = _basic(authorization)
-            if client_id not in ("", named):
-                raise OAuthError("invalid_request", "client_id differs from the Authorization header.")
-            client_id = named
-        client = await self._clients.find(client_id)
-        if client is None or not client.active:
-            raise _unproved()
-        if client.confidential != (secret is not None) or (secret is not None and not client.proves(secret)):
-            raise _unproved()
-        return client
 
     async def _authorization_code(self, client: Client, parameters: Parameters) -> IssuedToken:
         presented = parameters.get("code")
@@ -186,21 +198,3 @@ def _granted(client: Client, grant_type: GrantType) -> Client:
     if grant_type not in client.grant_types:
         raise OAuthError("unauthorized_client", "This client may not use this grant type.")
     return client
-
-
-def _basic(authorization: str) -> tuple[str, str]:
-    """Client id and secret of a Basic header; both are form-encoded inside it (RFC 6749 §2.3.1)."""
-    scheme, _, encoded = authorization.partition(" ")
-    if scheme.lower() != "basic" or len(encoded) > _HEADER_LIMIT:
-        raise _unproved()
-    try:
-        client_id, colon, secret = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, ValueError) as malformed:
-        raise _unproved() from malformed
-    if not colon:
-        raise _unproved()
-    return unquote_plus(client_id), unquote_plus(secret)
-
-
-def _unproved() -> OAuthError:
-    return OAuthError("invalid_client", "Client authentication failed.")

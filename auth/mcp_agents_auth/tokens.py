@@ -7,7 +7,7 @@ data folder, and stand under a family too, so that they can be revoked.
 import secrets
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Invalid
@@ -19,6 +19,7 @@ from mcp_agents_auth.tenants import Tenants
 
 ACCESS_SECONDS: Final = 3600
 MAX_DIRECT_SECONDS: Final = 30 * 24 * 3600
+ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a type's name (RFC 8693)
 DIRECT_CLIENT: Final = "mcp-agents-cli"
 
 
@@ -32,6 +33,7 @@ class IssuedToken:
     tenant: str
     sid: str
     refresh_token: str | None = None
+    exchanged: bool = False
 
     def as_response(self) -> dict[str, str | int]:
         """The members of a token response (RFC 6749 §5.1) and `tenant`."""
@@ -42,6 +44,8 @@ class IssuedToken:
             "scope": self.scope,
             "tenant": self.tenant,
         }
+        if self.exchanged:
+            answer["issued_token_type"] = ACCESS_TOKEN
         return answer | ({"refresh_token": self.refresh_token} if self.refresh_token else {})
 
 
@@ -69,8 +73,13 @@ class TokenIssuer:
         *,
         ttl: int = ACCESS_SECONDS,
         refresh_token: str | None = None,
+        more: dict[str, Any] | None = None,
+        exchanged: bool = False,
     ) -> IssuedToken:
-        """An access token of this family, valid for `ttl` seconds or as long as the family."""
+        """An access token of this family, valid for `ttl` seconds or as long as the family.
+
+        `more` are claims beside or instead of the usual ones.
+        """
         now = int(self._clock.now().timestamp())
         expires = min(now + ttl, int(family.expires_at.timestamp()))
         scope = " ".join(sorted(scopes))
@@ -87,6 +96,7 @@ class TokenIssuer:
                 "exp": expires,
                 "jti": secrets.token_urlsafe(16),
                 "sid": family.sid,
+                **(more or {}),
             }
         )
         return IssuedToken(
@@ -96,6 +106,7 @@ class TokenIssuer:
             tenant=family.tenant,
             sid=family.sid,
             refresh_token=refresh_token,
+            exchanged=exchanged,
         )
 
     async def issue_direct(

@@ -11,7 +11,7 @@ import hashlib
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import jwt
 import msgspec
@@ -55,6 +55,13 @@ class _Header(Struct, frozen=True, forbid_unknown_fields=True):
     kid: str
 
 
+class _Act(Struct, frozen=True):
+    """Who acts, and who acted before (RFC 8693 §4.1)."""
+
+    sub: str
+    act: "_Act | None" = None
+
+
 class _Claims(Struct, frozen=True):
     iss: str
     sub: str
@@ -67,6 +74,7 @@ class _Claims(Struct, frozen=True):
     jti: str
     sid: str
     nbf: int = 0
+    act: "_Act | None" = None
 
 
 class _RefusedError(Exception):
@@ -117,6 +125,7 @@ class TokenVerifier:
             scopes=scopes,
             client=claims.client_id,
             roles=standing.roles,
+            actors=_actors(claims.act),
             grant=claims.sid,
         )
         return VerifiedToken(
@@ -184,6 +193,22 @@ class TokenVerifier:
             raise _RefusedError("expired")
         if claims.iat > now + _LEEWAY_SECONDS or claims.nbf > now + _LEEWAY_SECONDS:
             raise _RefusedError("not yet valid")
+
+
+def nested(actors: tuple[str, ...]) -> dict[str, Any]:
+    """A chain of actors, oldest first, as an `act` claim: the one that acts now is the outermost."""
+    act: dict[str, Any] = {}
+    for actor in actors:
+        act = {"sub": actor, "act": act} if act else {"sub": actor}
+    return act
+
+
+def _actors(act: _Act | None) -> tuple[str, ...]:
+    chain: list[str] = []
+    while act is not None:
+        chain.append(act.sub)
+        act = act.act
+    return tuple(reversed(chain))
 
 
 def invalid_token() -> Denied:

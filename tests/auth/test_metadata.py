@@ -4,6 +4,7 @@ import httpx2
 import pytest
 from authlib.oauth2.rfc8414 import AuthorizationServerMetadata
 from mcp.shared.auth import OAuthMetadata
+from mcp_agents_auth.clients import GRANT_TYPES
 from mcp_agents_auth.http import routes
 from starlette.applications import Starlette
 
@@ -23,8 +24,11 @@ async def test_both_documents_satisfy_the_sdk_and_authlib(desk: Desk, name: str)
     metadata = OAuthMetadata.model_validate(document)
     assert document["issuer"] == ISSUER
     assert metadata.code_challenge_methods_supported == ["S256"]
-    assert metadata.grant_types_supported == ["authorization_code", "refresh_token", "client_credentials"]
-    assert metadata.token_endpoint_auth_methods_supported == ["none", "client_secret_basic", "client_secret_post"]
+    assert metadata.grant_types_supported == list(GRANT_TYPES)
+    proved = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
+    assert metadata.token_endpoint_auth_methods_supported == ["none", *proved]
+    assert document["token_endpoint_auth_signing_alg_values_supported"] == ["ES256", "RS256"]
+    assert document["introspection_endpoint_auth_methods_supported"] == proved
     assert metadata.authorization_response_iss_parameter_supported is True
     assert set(metadata.scopes_supported or ()) == TENANT_SCOPES
     assert document["revocation_endpoint"] == f"{ISSUER}/oauth/revoke"
@@ -37,6 +41,7 @@ async def test_every_endpoint_named_is_there(desk: Desk) -> None:
         ("authorization_endpoint", "GET"),
         ("token_endpoint", "POST"),
         ("revocation_endpoint", "POST"),
+        ("introspection_endpoint", "POST"),
         ("jwks_uri", "GET"),
     ]:
         assert (await desk.http.request(method, document[name])).status_code not in (404, 405)

@@ -39,6 +39,7 @@ OPEN = {
     "/oauth/jwks",
     "/oauth/token",
     "/oauth/revoke",
+    "/oauth/introspect",
     "/oauth/authorize",
     "/oauth/sign-in",
     "/oauth/consent",

@@ -1,14 +1,17 @@
 """`token`, `tenant`, `user`, `client`: administration on the data folder, beside a running server or without one."""
 
+import json
 from pathlib import Path
 
 import click
-from mcp_agents_auth.clients import USER_GRANTS, GrantType
+from mcp_agents_auth.client_keys import check_keys
+from mcp_agents_auth.clients import TOKEN_EXCHANGE, USER_GRANTS, GrantType
 
 from mcp_agents.server.cli.common import config_option, json_option, public_url_of, runs_async, settings_of, show
 from mcp_agents.server.compose import open_house
 
 _CREDENTIALS = frozenset[GrantType]({"client_credentials"})
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _ROLES = click.Choice(["viewer", "operator", "developer", "admin", "auditor"])
 
 
@@ -126,6 +129,10 @@ def client() -> None:
 @click.option("--tenant", default="default", show_default=True, help="The tenant it belongs to.")
 @click.option("--redirect", "redirects", multiple=True, help="A redirect URI of a client that people sign in with.")
 @click.option("--credentials", is_flag=True, help="A program that signs in as itself (client credentials).")
+@click.option("--exchange", is_flag=True, help="A program that exchanges its callers' tokens (token exchange).")
+@click.option(
+    "--jwks", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its public keys, no secret."
+)
 @click.option("--role", "roles", type=_ROLES, multiple=True, default=("developer",), help="The most it may do.")
 @json_option
 @runs_async
@@ -135,24 +142,44 @@ async def client_create(
     tenant: str,
     redirects: tuple[str, ...],
     credentials: bool,
+    exchange: bool,
+    jwks: Path | None,
     roles: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Register the client NAME; its secret, if it has one, is printed once."""
     settings = settings_of(config)
+    keys = _keys(jwks)
+    grants = (_CREDENTIALS if credentials else frozenset()) | ({TOKEN_EXCHANGE} if exchange else frozenset())
     async with open_house(settings, public_url_of(settings)) as house:
         await house.auth.tenants.get(tenant)
         made, secret = await house.auth.clients.register(
             tenant,
             name,
             redirect_uris=redirects,
-            grant_types=_CREDENTIALS if credentials else USER_GRANTS,
+            grant_types=grants | (USER_GRANTS if redirects or not grants else frozenset()),
             roles=frozenset(roles),
-            confidential=credentials,
+            confidential=bool(grants or keys),
         )
+        if keys:
+            made, secret = await house.auth.clients.set_keys(tenant, made.id, keys), None
         body = {"client_id": made.id, "client_secret": secret, "tenant": tenant, "redirect_uris": list(redirects)}
         lines = [f"client_id      {made.id}", *([f"client_secret  {secret}   (shown once)"] if secret else [])]
         show(body, as_json=as_json, text="\n".join(lines))
+
+
+def _keys(path: Path | None) -> list[dict[str, str]]:
+    """The keys of a JWK set in a file, or of a single one; checked before anything is registered."""
+    if path is None:
+        return []
+    try:
+        said = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as cause:
+        raise click.UsageError(f"{path} holds no JSON: {cause}") from cause
+    found = said.get("keys", [said]) if isinstance(said, dict) else []
+    keys = [each for each in found if isinstance(each, dict)]
+    check_keys(keys)
+    return keys
 
 
 @client.command("list", epilog="Example: mcp-agents client list --tenant acme")
