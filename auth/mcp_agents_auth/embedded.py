@@ -128,7 +128,7 @@ def build_auth(
     resources = Resources(resource)
     documents = Documents(platform, clock, described.fetch, domains=described.domains, loopback=described.loopback)
     tenants, clients = Tenants(platform, clock), Clients(platform, clock, documents)
-    users, families = Users(platform, clock, passwords), Families(platform, clock)
+    users, families = Users(platform, clock, passwords), Families(platform, clock, vault.derive("refresh-tokens"))
     signing, codes = SigningKeys(platform, vault, clock), Codes(platform, families, clock)
     standings = Standings(tenants=tenants, users=users, clients=clients, families=families, clock=clock)
     tokens = TokenIssuer(

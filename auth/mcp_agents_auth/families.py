@@ -4,11 +4,15 @@ Each token names its family (`sid`). A family is made before its first token and
 an absent family means "revoked", never "unknown". Refresh tokens rotate on every use: one record per family
 holds the digest of the current one, found by a selector that only holders of the family's refresh tokens know.
 
-The rule for reuse is the strict one: whoever presents a refresh token that is not the current one, even in the
-same instant as its rotation, ends the family. Of two holders one is a thief, and nobody can tell which; the
-honest client signs in again. There is no grace period to be raced.
+Whoever presents a refresh token that was rotated away ends the family: of two holders one is a thief, and nobody can
+tell which. But for ten seconds after its rotation it is answered once more, with the very same successor, because a
+client that asks twice at once, or whose answer was lost, is no thief. That gives a thief nothing: the successor is
+one token for both, and the next to use it leaves the other with one that was rotated away. Successors follow from
+their predecessors by a key that only the server has, so that nothing readable is kept for it.
 """
 
+import base64
+import hmac
 import secrets
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -27,6 +31,7 @@ FAMILY_LIFE: Final = timedelta(days=90)
 REFRESH_IDLE: Final = timedelta(days=30)
 REVOKED_KEPT: Final = timedelta(days=90)
 REFRESH_PREFIX: Final = "rt_"
+GRACE: Final = timedelta(seconds=10)
 
 _SELECTOR_CHARS: Final = 22  # 128 bits of base64url
 
@@ -55,12 +60,14 @@ class Refresh(Struct, frozen=True, kw_only=True):
     sid: str
     secret_digest: str
     expires_at: datetime
+    rotated_at: datetime | None = None
 
 
 class Families:
     """The register of grants."""
 
-    def __init__(self, platform: PlatformSpace, clock: Clock) -> None:
+    def __init__(self, platform: PlatformSpace, clock: Clock, key: bytes) -> None:
+        self._key = key
         self._families = platform.records("cb_auth", "family", kind=Family)
         self._refresh = platform.records("cb_auth", "refresh", kind=Refresh)
         self._clock = clock
@@ -111,19 +118,20 @@ class Families:
     async def first_refresh(self, family: Family) -> str:
         """The family's first refresh token."""
         selector = secrets.token_urlsafe(16)
-        token, value = self._minted(selector, family)
+        token = new_handle(f"{REFRESH_PREFIX}{selector}")
+        value = self._record(token, family)
         await self._refresh.create(digest(selector), value=value, ttl=self._seconds(value.expires_at))
         return token
 
     async def find_refresh(self, token: str) -> tuple[Family, Versioned[Refresh]]:
-        """The family of the current refresh token, and what `rotate` needs.
+        """The family of the current refresh token, or of the one before it in its grace, and what `rotate` needs.
 
-        Raises `OAuthError` (`invalid_grant`); a token that was rotated away revokes its family first.
+        Raises `OAuthError` (`invalid_grant`); a token that was rotated away longer ago revokes its family first.
         """
         found = await self._refresh.get(digest(_selector(token)))
         if found is None or found.value.expires_at <= self._clock.now():
             raise refused()
-        if not same(found.value.secret_digest, digest(token)):
+        if not same(found.value.secret_digest, digest(token)) and not self._just_rotated(token, found.value):
             await self.revoke(found.value.sid)
             raise refused()
         family = await self.get(found.value.sid)
@@ -132,27 +140,40 @@ class Families:
         return family, found
 
     async def rotate(self, token: str, found: Versioned[Refresh], family: Family) -> str:
-        """Uses the refresh token up and returns the next; a race revokes the family and loses."""
-        selector = _selector(token)
-        successor, value = self._minted(selector, family)
+        """Uses the refresh token up and returns the next; whoever asks with the same one at once gets the same next."""
+        successor, selector = self._successor(token), _selector(token)
+        if self._just_rotated(token, found.value):
+            return successor
+        value = self._record(successor, family, rotated_at=self._clock.now())
         try:
             await self._refresh.update(
                 digest(selector), value=value, revision=found.revision, ttl=self._seconds(value.expires_at)
             )
         except WrongRevision as raced:
-            await self.revoke(family.sid)
-            raise refused() from raced
+            now = await self._refresh.get(digest(selector))
+            if now is None or not self._just_rotated(token, now.value):
+                await self.revoke(family.sid)
+                raise refused() from raced
         return successor
+
+    def _just_rotated(self, token: str, record: Refresh) -> bool:
+        """Whether the current token is this one's successor, and has been for a moment only."""
+        if record.rotated_at is None or self._clock.now() - record.rotated_at > GRACE:
+            return False
+        return same(record.secret_digest, digest(self._successor(token)))
+
+    def _successor(self, token: str) -> str:
+        mac = hmac.digest(self._key, token.encode("utf-8", "surrogatepass"), "sha256")
+        return f"{REFRESH_PREFIX}{_selector(token)}{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
 
     async def sid_of_refresh(self, token: str) -> str | None:
         """The family a refresh token belongs to, current or not; for revocation."""
         found = await self._refresh.get(digest(_selector(token)))
         return found.value.sid if found else None
 
-    def _minted(self, selector: str, family: Family) -> tuple[str, Refresh]:
-        token = new_handle(f"{REFRESH_PREFIX}{selector}")
+    def _record(self, token: str, family: Family, *, rotated_at: datetime | None = None) -> Refresh:
         expires_at = min(self._clock.now() + REFRESH_IDLE, family.expires_at)
-        return token, Refresh(sid=family.sid, secret_digest=digest(token), expires_at=expires_at)
+        return Refresh(sid=family.sid, secret_digest=digest(token), expires_at=expires_at, rotated_at=rotated_at)
 
     def _seconds(self, until: datetime) -> int:
         # One more than is left, so that the record's own time decides and the store only sweeps.

@@ -8,6 +8,7 @@ import pytest
 
 from mcp_agents.kernel.errors import Denied
 from tests.auth.desk import RESOURCE, Desk, build
+from tests.support.clock import TestClock
 
 
 async def test_a_refresh_gives_a_new_pair(desk: Desk) -> None:
@@ -25,14 +26,60 @@ async def test_reusing_a_rotated_token_ends_the_family(desk: Desk) -> None:
     client = await desk.public_client()
     first = await desk.tokens(client)
     second = (await desk.refresh(client, first["refresh_token"])).json()
+    desk.clock.advance(11)
     assert (await desk.refresh(client, first["refresh_token"])).json()["error"] == "invalid_grant"
     assert (await desk.refresh(client, second["refresh_token"])).json()["error"] == "invalid_grant"
     with pytest.raises(Denied):
         await desk.auth.verifier.verify(second["access_token"])
 
 
-async def test_of_twenty_refreshes_at_once_at_most_one_wins_and_the_family_ends(desk: Desk) -> None:
-    """Concurrent use of one token is reuse."""
+@pytest.mark.parametrize("seconds", [0, 10])
+async def test_a_client_whose_answer_was_lost_gets_the_same_successor(desk: Desk, seconds: int) -> None:
+    """Within ten seconds, from any process; the grant goes on with it."""
+    client = await desk.public_client()
+    first = await desk.tokens(client)
+    second = (await desk.refresh(client, first["refresh_token"])).json()
+    desk.clock.advance(seconds)
+    again = (await desk.refresh(client, first["refresh_token"])).json()
+    assert again["refresh_token"] == second["refresh_token"]
+    assert (await desk.refresh(client, second["refresh_token"])).status_code == 200
+
+
+async def test_the_grace_is_for_the_last_token_alone(desk: Desk) -> None:
+    """Two rotations back is reuse, however fast."""
+    client = await desk.public_client()
+    first = await desk.tokens(client)
+    second = (await desk.refresh(client, first["refresh_token"])).json()
+    third = (await desk.refresh(client, second["refresh_token"])).json()
+    assert (await desk.refresh(client, first["refresh_token"])).json()["error"] == "invalid_grant"
+    assert (await desk.refresh(client, third["refresh_token"])).json()["error"] == "invalid_grant"
+
+
+async def test_a_thief_in_the_grace_is_found_out_by_the_next_refresh(desk: Desk) -> None:
+    """Both hold one token; whoever comes second with it ends the grant."""
+    client = await desk.public_client()
+    first = await desk.tokens(client)
+    owners = (await desk.refresh(client, first["refresh_token"])).json()["refresh_token"]
+    stolen = (await desk.refresh(client, first["refresh_token"])).json()["refresh_token"]
+    assert owners == stolen
+    thief = (await desk.refresh(client, stolen)).json()
+    desk.clock.advance(60)
+    assert (await desk.refresh(client, owners)).json()["error"] == "invalid_grant"
+    assert (await desk.refresh(client, thief["refresh_token"])).json()["error"] == "invalid_grant"
+
+
+async def test_a_successor_cannot_be_made_from_its_predecessor(desk: Desk, clock: TestClock) -> None:
+    """Another master key makes another one."""
+    client = await desk.public_client()
+    first = await desk.tokens(client)
+    other = build(desk.store, clock, master=b"x" * 32)
+    family, found = await desk.auth.families.find_refresh(first["refresh_token"])
+    ours = await desk.auth.families.rotate(first["refresh_token"], found, family)
+    assert other.families._successor(first["refresh_token"]) != ours
+
+
+async def test_twenty_refreshes_at_once_are_one(desk: Desk) -> None:
+    """All get the same successor, and the grant goes on with it."""
     client = await desk.public_client()
     body = await desk.tokens(client)
     answers: list[httpx2.Response] = []
@@ -43,9 +90,9 @@ async def test_of_twenty_refreshes_at_once_at_most_one_wins_and_the_family_ends(
     async with anyio.create_task_group() as tasks:
         for _ in range(20):
             tasks.start_soon(refresh)
-    won = [r.json() for r in answers if r.status_code == 200]
+    won = {answered.json()["refresh_token"] for answered in answers}
     assert len(won) == 1
-    assert (await desk.refresh(client, won[0]["refresh_token"])).json()["error"] == "invalid_grant"
+    assert (await desk.refresh(client, won.pop())).status_code == 200
 
 
 async def test_another_clients_refresh_token_is_refused_and_ends_the_grant(desk: Desk) -> None:
