@@ -1,9 +1,12 @@
-"""The keys that sign access tokens: ES256, one active, the earlier ones kept until their tokens are gone.
+"""The keys that sign access tokens: ES256, one active, the next one published ahead, the earlier ones kept until their
+tokens are gone. A key is in the document ten minutes before it signs anything, twice as long as anybody may keep the
+document, so that no verifier meets a token whose key it cannot know. The active key is replaced after ninety days.
 
 All of them stand in one record, changed by compare-and-set, so that processes which start together agree on
 one key. Private keys are sealed by the vault. It signs whatever claims it is given; `tokens` decides them.
 """
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final, TypedDict
 
@@ -22,6 +25,9 @@ ALGORITHM: Final = "ES256"
 TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - the `typ` of RFC 9068
 KEEP_RETIRED: Final = timedelta(days=31)
 """A retired key verifies this long: more than the longest life of an access token."""
+AHEAD: Final = timedelta(minutes=10)
+"""So long a key is published before it signs: twice the `max-age` of the document, and more than we keep it."""
+LIFE: Final = timedelta(days=90)
 
 _FRESH_SECONDS: Final = 60.0
 _COOL_DOWN_SECONDS: Final = 1.0
@@ -41,13 +47,17 @@ class PublicJwk(TypedDict):
 
 
 class SigningKey(Struct, frozen=True, kw_only=True):
-    """One key pair; `kid` is the RFC 7638 thumbprint, `sealed` the private JWK in the vault's form."""
+    """One key pair; `kid` is the RFC 7638 thumbprint, `sealed` the private JWK in the vault's form.
+
+    Without `signs_from` it may sign at once: it is the first one, which nobody can have missed.
+    """
 
     kid: str
     x: str
     y: str
     sealed: str
     created_at: datetime
+    signs_from: datetime | None = None
     retired_at: datetime | None = None
 
     def public(self) -> PublicJwk:
@@ -56,7 +66,7 @@ class SigningKey(Struct, frozen=True, kw_only=True):
 
 
 class KeySet(Struct, frozen=True, kw_only=True):
-    """The active key first, then the retired ones."""
+    """The newest key first; of those that may sign by now the first one does."""
 
     v: int = 1
     keys: list[SigningKey]
@@ -75,7 +85,10 @@ class SigningKeys:
 
     async def sign(self, claims: dict[str, Any]) -> str:
         """A signed `at+jwt` over exactly these claims. Raises `Fault` when the vault cannot open the key."""
-        active = (await self._current(_FRESH_SECONDS)).keys[0]
+        active = self._active(await self._current(_FRESH_SECONDS))
+        if self._clock.now() - (active.signs_from or active.created_at) > LIFE:
+            with suppress(Conflict):  # the next one is published already, or just now by somebody else
+                await self.rotate()
         private = self._private.get(active.kid)
         if private is None:
             jwk = msgspec.json.decode(
@@ -86,7 +99,7 @@ class SigningKeys:
         return str(jwt.encode(header, claims, private, algorithms=[ALGORITHM]))
 
     async def jwks(self) -> dict[str, list[PublicJwk]]:
-        """The public document: every key that still verifies, the active one first."""
+        """The public document: every key that verifies, now or soon, the newest first."""
         return {"keys": [key.public() for key in (await self._current(_COOL_DOWN_SECONDS)).keys]}
 
     async def verifying_key(self, kid: str) -> Any | None:
@@ -102,23 +115,30 @@ class SigningKeys:
         return None
 
     async def rotate(self) -> str:
-        """Makes a new active key and returns its `kid`; the old ones verify for 31 days more.
+        """Publishes a new key that signs in ten minutes, and returns its `kid`; the others verify for 31 days more.
 
-        Raises `Conflict` when somebody else rotated at the same time.
+        Raises `Conflict` (`ROTATED`) when somebody else rotated at the same time, or the last rotation is under way.
         """
         await self._current(0.0)
         found = await self._records.get("set")
         now = self._clock.now()
         old = found.value.keys if found else []
-        retired = [msgspec.structs.replace(key, retired_at=key.retired_at or now) for key in old]
+        if old and old[0].signs_from and old[0].signs_from > now:
+            raise _rotated()
+        begins = now + AHEAD
+        retired = [msgspec.structs.replace(key, retired_at=key.retired_at or begins) for key in old]
         kept = [key for key in retired if key.retired_at is None or key.retired_at + KEEP_RETIRED > now]
-        keys = KeySet(keys=[self._generate(), *kept])
+        keys = KeySet(keys=[msgspec.structs.replace(self._generate(), signs_from=begins), *kept])
         try:
             await self._records.update("set", value=keys, revision=found.revision if found else 0)
         except WrongRevision as raced:
-            raise Conflict("ROTATED", "The signing keys were just rotated.", "Nothing more to do.") from raced
+            raise _rotated() from raced
         self._remember(keys)
         return keys.keys[0].kid
+
+    def _active(self, keys: KeySet) -> SigningKey:
+        now = self._clock.now()
+        return next(key for key in keys.keys if key.signs_from is None or key.signs_from <= now)
 
     async def _current(self, at_most_old: float) -> KeySet:
         if self._seen is not None and self._clock.monotonic() - self._seen_at < at_most_old:
@@ -155,3 +175,7 @@ class SigningKeys:
             sealed=self._vault.seal(PLATFORM, _PURPOSE, msgspec.json.encode(private).decode()),
             created_at=self._clock.now(),
         )
+
+
+def _rotated() -> Conflict:
+    return Conflict("ROTATED", "The signing keys were just rotated.", "Nothing more to do: the new one signs soon.")

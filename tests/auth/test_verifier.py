@@ -18,7 +18,7 @@ from joserfc.jwk import ECKey, KeySet, OctKey
 from mcp_agents_auth.signing import KeySet as StoredKeys
 
 from mcp_agents.adapters.memory_store import MemoryStore
-from mcp_agents.kernel.errors import Denied, Invalid, NotFound
+from mcp_agents.kernel.errors import Conflict, Denied, Invalid, NotFound
 from mcp_agents.kernel.scopes import PLATFORM_ADMIN, TENANT_SCOPES
 from mcp_agents.security.keys import PLATFORM, MasterKey, Vault
 from tests.auth.desk import ISSUER, RESOURCE, Desk, build, platform
@@ -282,25 +282,52 @@ async def test_a_suspended_tenants_tokens_stop_and_resume(desk: Desk) -> None:
 
 
 async def test_tokens_of_a_retired_key_go_on_and_new_ones_use_the_new_key(desk: Desk) -> None:
-    """Rotation breaks nothing; another process learns the new key from its first token."""
+    """It is published at once and signs ten minutes later; rotation breaks nothing, here or in another process."""
     elsewhere = build(desk.store, desk.clock)
     old = await good(desk)
     await elsewhere.verifier.verify(old)
     kid = await desk.auth.signing.rotate()
-    new = await good(desk)
-    assert part(new, 0)["kid"] == kid != part(old, 0)["kid"]
+    with pytest.raises(Conflict):
+        await elsewhere.signing.rotate()
+    desk.clock.advance(599)
+    late = await good(desk)
     desk.clock.advance(1)
+    new = await good(desk)
+    assert part(new, 0)["kid"] == kid != part(late, 0)["kid"] == part(old, 0)["kid"]
     for server in (desk.auth, elsewhere):
-        for token in (old, new):
+        for token in (old, late, new):
             assert (await server.verifier.verify(token)).principal.tenant == "acme"
     assert len((await desk.auth.signing.jwks())["keys"]) == 2
+
+
+async def test_no_verifier_meets_a_key_it_cannot_know(desk: Desk) -> None:
+    """Over a rotation, every token's key is in the document as anybody may have kept it for five minutes."""
+    documents: list[set[str]] = []
+    for minute in range(40):
+        if minute == 10:
+            await desk.auth.signing.rotate()
+        documents.append({key["kid"] for key in (await desk.auth.signing.jwks())["keys"]})
+        signed = part(await good(desk), 0)["kid"]
+        assert all(signed in document for document in documents[-6:]), minute
+        desk.clock.advance(60)
+    assert len(documents[-1]) == 2
+
+
+async def test_a_key_that_has_signed_for_ninety_days_is_replaced(desk: Desk) -> None:
+    """By whoever signs next; nobody has to do anything."""
+    first = part(await good(desk), 0)["kid"]
+    desk.clock.advance(90 * 86400 + 1)
+    assert part(await good(desk), 0)["kid"] == first
+    assert len((await desk.auth.signing.jwks())["keys"]) == 2
+    desk.clock.advance(600)
+    assert part(await good(desk), 0)["kid"] != first
 
 
 async def test_a_retired_key_leaves_after_thirty_one_days(desk: Desk) -> None:
     """At the rotation after that it is no longer published."""
     await good(desk)
     await desk.auth.signing.rotate()
-    desk.clock.advance(31 * 86400)
+    desk.clock.advance(31 * 86400 + 600)
     await desk.auth.signing.rotate()
     assert len((await desk.auth.signing.jwks())["keys"]) == 2
 

@@ -1,4 +1,4 @@
-"""The trials at full size: `python -m tests.trials.run budget faults overload guesses`, or `make trials`.
+"""The trials at full size: `python -m tests.trials.run budget faults overload guesses price`, or `make trials`.
 
 Prints what was found and exits 1 when something must not be; docs/trials.md says what the figures mean.
 """
@@ -15,7 +15,7 @@ from typing import Final
 import anyio
 import click
 
-from tests.trials import budget, faults, guesses, overload
+from tests.trials import budget, faults, guesses, overload, price
 
 _KILLS: Final = (0, 1, 1, 2, 3)
 _RUNS: Final = 10_000
@@ -24,6 +24,7 @@ _ROUNDS: Final = 5
 _SECONDS: Final = 15.0
 _RATIO: Final = 1.5
 _GUESSES: Final = 100
+_CALLS: Final = 1_000
 
 
 async def _budget(folder: Path) -> list[str]:
@@ -76,11 +77,21 @@ async def _guesses(folder: Path) -> list[str]:
     return found.faults()
 
 
+async def _price(folder: Path) -> list[str]:
+    found = await price.trial(folder, times=_CALLS, seed=1)
+    for way, took in found.calls.items():
+        click.echo(f"  {way}: {median(took) * 1000:.2f} ms a call, {found.ratio(way):.3f} of off")
+    for rules, (first, again) in found.decisions.items():
+        click.echo(f"  a decision by {rules} rules: {first * 1e6:.1f} us at first, {again * 1e6:.1f} us remembered")
+    return []
+
+
 _TRIALS: Final[dict[str, Callable[[Path], Awaitable[list[str]]]]] = {
     "budget": _budget,
     "faults": _faults,
     "overload": _overload,
     "guesses": _guesses,
+    "price": _price,
 }
 
 

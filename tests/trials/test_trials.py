@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tests.trials import budget, faults, guesses, overload
+from tests.trials import budget, faults, guesses, overload, price
 
 pytestmark = pytest.mark.anyio
 
@@ -69,3 +69,11 @@ def test_a_time_that_tells_is_found() -> None:
     even = guesses.Found({row: [(1.1, 1.0), (1.0, 1.1)] * 10 for row in rows})
     assert slow.faults()
     assert even.faults() == []
+
+
+async def test_the_price_is_asked_for_each_way(tmp_path: Path) -> None:
+    """Every way answers the same call, and decisions are timed for each number of rules."""
+    with anyio.fail_after(120):
+        found = await price.trial(tmp_path, times=5, seed=1)
+    assert [len(took) for took in found.calls.values()] == [5] * 4
+    assert set(found.decisions) == set(price.RULES)

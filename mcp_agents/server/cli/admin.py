@@ -211,3 +211,20 @@ async def client_revoke(config: Path | None, client_id: str, tenant: str, as_jso
     async with open_house(settings, public_url_of(settings)) as house:
         gone = await house.auth.clients.revoke(tenant, client_id)
         show({"client_id": gone.id, "revoked": True}, as_json=as_json, text=f"Revoked {gone.id}.")
+
+
+@click.group()
+def keys() -> None:
+    """Rotate the keys that sign access tokens."""
+
+
+@keys.command("rotate", epilog="Example: mcp-agents keys rotate")
+@config_option
+@json_option
+@runs_async
+async def keys_rotate(config: Path | None, as_json: bool) -> None:
+    """Publish a new signing key, which signs in ten minutes; tokens of the old ones stay good."""
+    settings = settings_of(config)
+    async with open_house(settings, public_url_of(settings)) as house:
+        kid = await house.auth.signing.rotate()
+        show({"kid": kid}, as_json=as_json, text=f"The key {kid} is published and signs in ten minutes.")

@@ -17,6 +17,7 @@ _COMMANDS: Final = {
     "tenant": "admin:tenant",
     "user": "admin:user",
     "client": "admin:client",
+    "keys": "admin:keys",
     "doctor": "doctor:doctor",
     "bench": "bench:bench",
 }
