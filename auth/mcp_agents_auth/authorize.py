@@ -101,6 +101,7 @@ class Authorization:
         chosen = [offer for offer in await self.offers(request, user) if offer.tenant.name == tenant]
         if not chosen:
             raise self.refusal(request)
+        await self._clients.used(request.client)
         now = self._clock.now()
         family = Family(
             sid=self._families.new_sid(),

@@ -2,10 +2,11 @@
 
 A client belongs to one tenant, or with an empty tenant to the platform: then any user may use it and chooses
 the tenant while consenting. A client may also describe itself in a document at the address that is its id
-(`documents`); it comes to the same `Client`, public and of the platform. Not here: dynamic registration.
+(`documents`); it comes to the same `Client`, public and of the platform. One that registered
+itself (`registration`) is the same, and has an end.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Literal, get_args
 
 import msgspec
@@ -29,6 +30,11 @@ TOKEN_EXCHANGE: Final[GrantType] = "urn:ietf:params:oauth:grant-type:token-excha
 GRANT_TYPES: Final[tuple[GrantType, ...]] = get_args(GrantType)
 USER_GRANTS: Final = frozenset[GrantType]({"authorization_code", "refresh_token"})
 MAX_REDIRECT_URIS: Final = 16
+UNUSED_LIFE: Final = timedelta(days=1)
+"""How long a client that registered itself waits for somebody to sign in with it."""
+USED_LIFE: Final = timedelta(days=180)
+"""How long it stays after somebody last signed in with it: longer than what was granted then lives."""
+
 _OF_MACHINES: Final = frozenset[GrantType]({"client_credentials", TOKEN_EXCHANGE})
 
 _DECOY: Final = digest("no client has this secret")
@@ -49,6 +55,8 @@ class Client(Struct, frozen=True, kw_only=True):
     jwks: list[dict[str, str]] = []
     active: bool = True
     created_at: datetime
+    expires_at: datetime | None = None
+    """Of a client that registered itself: when it vanishes unless somebody signs in with it."""
 
     @property
     def confidential(self) -> bool:
@@ -139,13 +147,49 @@ class Clients:
         if not ids.is_id(client_id, "cl"):
             return _described(await self._documents.known(client_id))
         found = await self._records.get(client_id)
-        return found.value if found else None
+        return found.value if found and not self._gone(found.value) else None
 
     async def meet(self, client_id: str) -> Client | None:
         """As `find`, for somebody who is about to sign in: a client's document is fetched if what is kept is old."""
         if ids.is_id(client_id, "cl"):
             return await self.find(client_id)
         return _described(await self._documents.current(client_id))
+
+    async def introduce(
+        self, name: str, *, redirect_uris: tuple[str, ...], grant_types: frozenset[GrantType], scopes: frozenset[str]
+    ) -> Client:
+        """A client that registers itself: public, the platform's, and gone in a day unless somebody signs in with it.
+
+        Raises `Invalid`.
+        """
+        _check_name("", name)
+        _check_redirects(redirect_uris, grant_types)
+        now = self._clock.now()
+        client = Client(
+            id=ids.mint("cl", self._clock),
+            tenant="",
+            name=name.strip(),
+            redirect_uris=list(redirect_uris),
+            grant_types=sorted(grant_types),
+            scopes=sorted(scopes),
+            roles=[],
+            created_at=now,
+            expires_at=now + UNUSED_LIFE,
+        )
+        await self._records.create(client.id, value=client, ttl=self._seconds(client))
+        return client
+
+    async def used(self, client: Client) -> None:
+        """Somebody signed in with the client: one that registered itself stays on."""
+        if client.expires_at is None:
+            return
+        until = self._clock.now() + USED_LIFE
+        await change(
+            self._records,
+            client.id,
+            to=lambda old: msgspec.structs.replace(old, expires_at=until),
+            ttl=self._seconds,
+        )
 
     async def get(self, tenant: str, client_id: str) -> Client:
         """A client of this tenant. Raises `NotFound`, for another tenant's client too."""
@@ -161,10 +205,21 @@ class Clients:
     async def revoke(self, tenant: str, client_id: str) -> Client:
         """Ends a client: no new tokens, and the ones it holds stop within five seconds. Raises `NotFound`."""
         await self.get(tenant, client_id)
-        changed = await change(self._records, client_id, to=lambda old: msgspec.structs.replace(old, active=False))
+        changed = await change(
+            self._records, client_id, to=lambda old: msgspec.structs.replace(old, active=False), ttl=self._seconds
+        )
         if changed is None:
             raise _unknown()
         return changed
+
+    def _gone(self, client: Client) -> bool:
+        return client.expires_at is not None and client.expires_at <= self._clock.now()
+
+    def _seconds(self, client: Client) -> int:
+        """How long the record is kept: one second more than is left, so that its own time decides; 0: for good."""
+        if client.expires_at is None:
+            return 0
+        return max(int((client.expires_at - self._clock.now()).total_seconds()) + 1, 1)
 
 
 def _described(document: Document | None) -> Client | None:

@@ -23,6 +23,7 @@ from mcp_agents_auth.codes import Codes
 from mcp_agents_auth.documents import Documents
 from mcp_agents_auth.families import Families
 from mcp_agents_auth.passwords import Passwords
+from mcp_agents_auth.registration import Registration
 from mcp_agents_auth.resources import Resources
 from mcp_agents_auth.rights import CallerRights
 from mcp_agents_auth.service import Grants
@@ -67,6 +68,7 @@ class AuthServer:
     users: Users
     clients: Clients
     documents: Documents
+    registration: Registration
     families: Families
     signing: SigningKeys
     tokens: TokenIssuer
@@ -112,6 +114,7 @@ def build_auth(
     *,
     passwords: Passwords | None = None,
     described: Described = REGISTERED_ONLY,
+    dynamic_registration: bool = False,
 ) -> AuthServer:
     """The authorization server for one public address.
 
@@ -123,6 +126,7 @@ def build_auth(
         resource: the MCP URL (`{issuer}/mcp`), the default audience of every token.
         passwords: how passwords are hashed; the default costs what RFC 9106 advises.
         described: which clients may describe themselves; by default none.
+        dynamic_registration: whether clients may register themselves.
     """
     issuer, resource = issuer.rstrip("/"), resource.rstrip("/")
     resources = Resources(resource)
@@ -161,6 +165,7 @@ def build_auth(
         users=users,
         clients=clients,
         documents=documents,
+        registration=Registration(clients, on=dynamic_registration),
         families=families,
         signing=signing,
         tokens=tokens,

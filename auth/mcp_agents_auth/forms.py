@@ -62,9 +62,21 @@ async def body_of(request: Request) -> Form:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/x-www-form-urlencoded":
         raise FormError(415, "The body must be application/x-www-form-urlencoded.")
+    return parse(await _whole(request, MAX_BYTES))
+
+
+async def json_of(request: Request, limit: int) -> bytes:
+    """A body that says it is JSON, not yet read as such. Raises `FormError` before reading more than the limit."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise FormError(415, "The body must be application/json.")
+    return await _whole(request, limit)
+
+
+async def _whole(request: Request, limit: int) -> bytes:
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_BYTES:
+        if len(body) > limit:
             raise FormError(413, "The request is too large.")
-    return parse(bytes(body))
+    return bytes(body)

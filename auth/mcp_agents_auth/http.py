@@ -14,10 +14,10 @@ from starlette.routing import Route
 
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.errors import AgentsError, Denied, Exhausted, Invalid, Unavailable
-from mcp_agents_auth import pages
+from mcp_agents_auth import pages, registration
 from mcp_agents_auth.authorize import AuthorizeRequest
 from mcp_agents_auth.embedded import AuthServer
-from mcp_agents_auth.forms import Form, FormError, body_of, parse, query_of
+from mcp_agents_auth.forms import Form, FormError, body_of, json_of, parse, query_of
 from mcp_agents_auth.handles import new_handle
 from mcp_agents_auth.metadata import openid_configuration, server_metadata
 from mcp_agents_auth.oauth import OAuthError, RedirectError
@@ -37,9 +37,10 @@ def routes(auth: AuthServer) -> list[Route]:
     path = urlsplit(auth.issuer).path
     server = f"/.well-known/oauth-authorization-server{path}"
     openid = {f"/.well-known/openid-configuration{path}", f"{path}/.well-known/openid-configuration"}
-    metadata = server_metadata(auth.issuer, documents=auth.documents.on)
+    documents, visitors = auth.documents.on, auth.registration.on
+    metadata = server_metadata(auth.issuer, documents=documents, registration=visitors)
     table: list[tuple[str, Endpoint, str]] = [(server, _document(metadata), "GET")]
-    metadata = openid_configuration(auth.issuer, documents=auth.documents.on)
+    metadata = openid_configuration(auth.issuer, documents=documents, registration=visitors)
     table += [(place, _document(metadata), "GET") for place in sorted(openid)]
     for prefix in sorted({"", path}):
         table += [
@@ -52,6 +53,8 @@ def routes(auth: AuthServer) -> list[Route]:
             (f"{prefix}/oauth/sign-in", browser.sign_in, "POST"),
             (f"{prefix}/oauth/consent", browser.consent, "POST"),
         ]
+        if visitors:
+            table.append((f"{prefix}/oauth/register", machine.register, "POST"))
     return [Route(place, endpoint, methods=[method]) for place, endpoint, method in table]
 
 
@@ -93,6 +96,17 @@ class _MachineEndpoints:
             return JSONResponse(await self._auth.service.introspect(parameters, authorization), headers=_NO_STORE)
 
         return await self._answered(request, answer)
+
+    async def register(self, request: Request) -> Response:
+        try:
+            body = await json_of(request, registration.MAX_BYTES)
+            return JSONResponse(await self._auth.registration.register(body), 201, headers=_NO_STORE)
+        except FormError as error:
+            return _refusal(error.status, "invalid_client_metadata", error.description)
+        except OAuthError as error:
+            return _refusal(400, error.code, error.description)
+        except Unavailable as error:
+            return _refusal(503, "temporarily_unavailable", error.public)
 
     async def _answered(
         self, request: Request, answer: Callable[[dict[str, str], str | None], Awaitable[Response]]

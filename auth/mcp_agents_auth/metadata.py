@@ -20,8 +20,8 @@ Document = dict[str, str | bool | list[str]]
 _PROVED: Final = [method for method in METHODS if method != "none"]
 
 
-def server_metadata(issuer: str, *, documents: bool) -> Document:
-    """The document of this issuer; `documents` says whether clients may describe themselves.
+def server_metadata(issuer: str, *, documents: bool, registration: bool) -> Document:
+    """The document of this issuer: whether clients may describe themselves (`documents`), or register themselves.
 
     Raises `Invalid` for an issuer that is neither https nor on loopback.
     """
@@ -46,6 +46,8 @@ def server_metadata(issuer: str, *, documents: bool) -> Document:
         "authorization_response_iss_parameter_supported": True,
         "client_id_metadata_document_supported": documents,
     }
+    if registration:
+        document["registration_endpoint"] = f"{issuer}/oauth/register"
     try:
         AuthorizationServerMetadata(document).validate()
     except ValueError as refused:
@@ -57,10 +59,10 @@ def server_metadata(issuer: str, *, documents: bool) -> Document:
     return document
 
 
-def openid_configuration(issuer: str, *, documents: bool) -> Document:
+def openid_configuration(issuer: str, *, documents: bool, registration: bool) -> Document:
     """The same under the name that OpenID Connect discovery looks for, with the members it requires."""
     openid: Document = {
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": [ALGORITHM],
     }
-    return server_metadata(issuer, documents=documents) | openid
+    return server_metadata(issuer, documents=documents, registration=registration) | openid

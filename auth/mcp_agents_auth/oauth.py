@@ -1,4 +1,4 @@
-"""The errors of the OAuth protocol, by their registered names (RFC 6749, 8707).
+"""The errors of the OAuth protocol, by their registered names (RFC 6749, 7591, 8707).
 
 Not part of the house's error tree: these are answers of a protocol, rendered by `http` alone. Descriptions
 are public; they never repeat what the caller sent.
@@ -19,6 +19,8 @@ ErrorCode = Literal[
     "request_not_supported",
     "request_uri_not_supported",
     "temporarily_unavailable",
+    "invalid_redirect_uri",
+    "invalid_client_metadata",
 ]
 
 Parameters = dict[str, str]

@@ -138,7 +138,15 @@ async def open_house(
             domains=settings.auth.client_metadata_domains,
             loopback=settings.is_loopback,
         )
-        auth = build_auth(tenancy.platform(), vault, clock, public_url, f"{public_url}/mcp", described=described)
+        auth = build_auth(
+            tenancy.platform(),
+            vault,
+            clock,
+            public_url,
+            f"{public_url}/mcp",
+            described=described,
+            dynamic_registration=settings.auth.dynamic_registration,
+        )
         policies = PolicyEngine(PolicyBook(clock))
         gates = Gates(auth.rights, policies)
         dispatcher = Dispatcher(tenancy, agents, station, slots, quotas, register, attention, gates)

@@ -62,6 +62,7 @@ class AuthSettings(_Section):
     audience: str = ""
     client_metadata_documents: bool = True
     client_metadata_domains: tuple[str, ...] = ()
+    dynamic_registration: bool = False
 
 
 class ModelSettings(_Section):

@@ -12,7 +12,7 @@ import anyio.lowlevel
 import httpx2
 from argon2 import PasswordHasher
 from mcp_agents_auth.clients import Client
-from mcp_agents_auth.embedded import REGISTERED_ONLY, AuthServer, Described, build_auth
+from mcp_agents_auth.embedded import AuthServer, build_auth
 from mcp_agents_auth.handles import challenge_of
 from mcp_agents_auth.http import routes
 from mcp_agents_auth.passwords import Passwords
@@ -66,12 +66,11 @@ def build(
     *,
     issuer: str = ISSUER,
     master: bytes = b"k" * 32,
-    described: Described = REGISTERED_ONLY,
+    **more: Any,
 ) -> AuthServer:
-    """One process's authorization server over a store that others may share."""
-    vault, passwords = Vault(MasterKey(master)), quick_passwords()
-    resource = f"{issuer}/mcp"
-    return build_auth(platform(store, clock), vault, clock, issuer, resource, passwords=passwords, described=described)
+    """One process's authorization server over a store that others may share; `more` is for `build_auth`."""
+    vault, space = Vault(MasterKey(master)), platform(store, clock)
+    return build_auth(space, vault, clock, issuer, f"{issuer}/mcp", passwords=quick_passwords(), **more)
 
 
 @dataclass
@@ -162,11 +161,9 @@ class Desk:
 
 
 @asynccontextmanager
-async def opened(
-    store: MemoryStore, clock: TestClock, issuer: str = ISSUER, described: Described = REGISTERED_ONLY
-) -> AsyncIterator[Desk]:
-    """A desk over a store."""
-    auth = build(store, clock, issuer=issuer, described=described)
+async def opened(store: MemoryStore, clock: TestClock, issuer: str = ISSUER, **more: Any) -> AsyncIterator[Desk]:
+    """A desk over a store; `more` is for `build_auth`."""
+    auth = build(store, clock, issuer=issuer, **more)
     await auth.tenants.create("acme", "Acme")
     ada = await auth.users.create("ada@acme.example", PASSWORD, "acme", frozenset({"admin"}))
     transport = httpx2.ASGITransport(app=Starlette(routes=routes(auth)))
