@@ -26,6 +26,7 @@ from mcp_agents_auth.sessions import form_token, form_token_fits
 _NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache", "X-Content-Type-Options": "nosniff"}
 _PUBLIC: Final = {"Cache-Control": "public, max-age=300", "X-Content-Type-Options": "nosniff"}
 _SIGN_IN: Final = "sign-in"
+_SIGN_OUT: Final = "sign-out"
 _APPROVAL: Final = "approval"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -51,6 +52,8 @@ def routes(auth: AuthServer) -> list[Route]:
             (f"{prefix}/oauth/authorize", browser.authorize, "GET"),
             (f"{prefix}/oauth/sign-in", browser.show_sign_in, "GET"),
             (f"{prefix}/oauth/sign-in", browser.sign_in, "POST"),
+            (f"{prefix}/oauth/sign-out", browser.show_sign_out, "GET"),
+            (f"{prefix}/oauth/sign-out", browser.sign_out, "POST"),
             (f"{prefix}/oauth/consent", browser.consent, "POST"),
         ]
         if visitors:
@@ -134,6 +137,7 @@ class _BrowserEndpoints:
         self._secure = auth.issuer.startswith("https:")
         self._cookie = cookie_name(auth.issuer)
         self._sign_in_url = f"{auth.issuer}/oauth/sign-in"
+        self._sign_out_url = f"{auth.issuer}/oauth/sign-out"
         self._consent_url = f"{auth.issuer}/oauth/consent"
 
     async def authorize(self, request: Request) -> Response:
@@ -207,10 +211,33 @@ class _BrowserEndpoints:
             return self._refused(error, may_redirect=False)
         response: Response
         if next_form is None:
-            response = pages.message_page("Signed in", "You can connect a client now, and close this page.")
+            response = pages.signed_in_page(self._sign_out_url)
         else:
             response = _redirect(self._after_sign_in(next_form))
         self._set_cookie(response, fresh)
+        return response
+
+    async def show_sign_out(self, request: Request) -> Response:
+        cookie = request.cookies.get(self._cookie, "")
+        try:
+            user = await self._auth.sessions.user_of(cookie)
+        except AgentsError as error:
+            return self._refused(error, may_redirect=False)
+        if user is None:
+            return pages.message_page("Signed out", "Nobody is signed in here.")
+        return pages.sign_out_page(self._sign_out_url, form_token=form_token(cookie, _SIGN_OUT), user=user)
+
+    async def sign_out(self, request: Request) -> Response:
+        cookie = request.cookies.get(self._cookie, "")
+        try:
+            form = (await body_of(request)).once()
+            if not form_token_fits(cookie, _SIGN_OUT, form.get("csrf", "")):
+                return pages.message_page("Not accepted", "This form is too old. Start again.", status=403)
+            await self._auth.sessions.end(cookie)
+        except (FormError, AgentsError) as error:
+            return self._refused(error, may_redirect=False)
+        response = pages.message_page("Signed out", "Nobody is signed in here any more.")
+        response.delete_cookie(self._cookie, path="/", secure=self._secure, httponly=True, samesite="lax")
         return response
 
     def _after_sign_in(self, form: Form) -> str:

@@ -24,7 +24,9 @@ _STYLE: Final = (
     "button{font:inherit;padding:.5rem 1.25rem;margin:1.5rem .5rem 0 0;cursor:pointer}"
     ".error{border-left:.25rem solid #b3261e;padding-left:.75rem;color:#8c1d18}"
     "dt{font-weight:600;margin-top:.75rem}dd{margin:0;overflow-wrap:anywhere;white-space:pre-wrap}"
-    "fieldset{border:1px solid #d5d9df}"
+    "fieldset{border:1px solid #6b7280}"
+    "input,button{border:1px solid #6b7280;border-radius:.25rem}a{color:#0b57d0}"
+    ":focus-visible{outline:.1875rem solid #0b57d0;outline-offset:.125rem}"
 )
 _STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
@@ -39,13 +41,29 @@ def security_headers(form_target: str = "") -> dict[str, str]:
         "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff",
         "X-Frame-Options": "DENY",
-        "Referrer-Policy": "no-referrer",
+        # Not "no-referrer": with it browsers send forms with the origin "null", which the door refuses.
+        "Referrer-Policy": "same-origin",
     }
 
 
 def message_page(title: str, text: str, *, status: int = 200) -> HTMLResponse:
     """A page that only says something."""
     return _page(title, f"<p>{escape(text)}</p>", status=status)
+
+
+def signed_in_page(sign_out: str) -> HTMLResponse:
+    """Signed in, with nothing to go on with; `sign_out` leads to the page for that."""
+    body = f'<p>You can connect a client now, and close this page.</p><p><a href="{escape(sign_out)}">Sign out</a></p>'
+    return _page("Signed in", body)
+
+
+def sign_out_page(action: str, *, form_token: str, user: User) -> HTMLResponse:
+    """Asks whether this browser should forget who sits in front of it."""
+    body = (
+        f"<p>Signed in as <bdi>{escape(user.email)}</bdi>. Clients that you connected stay connected.</p>"
+        f'{_form(action, form_token)}<button type="submit">Sign out</button></form>'
+    )
+    return _page("Sign out?", body)
 
 
 def sign_in_page(
@@ -62,9 +80,10 @@ def sign_in_page(
     body = (
         f"{purpose}{_error(error)}{_form(action, form_token, next=next_query)}"
         '<label for="email">E-mail</label>'
-        '<input id="email" name="email" type="email" autocomplete="username" required autofocus>'
+        f'<input id="email" name="email" type="email" autocomplete="username" required autofocus{_wrong(error)}>'
         '<label for="password">Password</label>'
-        '<input id="password" name="password" type="password" autocomplete="current-password" required>'
+        '<input id="password" name="password" type="password" autocomplete="current-password" required'
+        f"{_wrong(error)}>"
         '<button type="submit">Sign in</button></form>'
     )
     return _page("Sign in", body, status=status, form_target=request.redirect_uri if request else "")
@@ -79,7 +98,7 @@ def first_password_page(
         f'<input type="hidden" name="email" autocomplete="username" value="{escape(user.email)}">'
         f'<label for="password">New password, {MIN_LENGTH} characters or more</label>'
         '<input id="password" name="password" type="password" autocomplete="new-password" '
-        f'minlength="{MIN_LENGTH}" maxlength="{MAX_LENGTH}" required autofocus>'
+        f'minlength="{MIN_LENGTH}" maxlength="{MAX_LENGTH}" required autofocus{_wrong(error)}>'
         '<button type="submit">Set password and sign in</button></form>'
     )
     return _page("Choose a password", body, status=status)
@@ -134,7 +153,8 @@ def _choice(offers: list[Offer]) -> str:
         checked = " checked" if len(offers) == 1 else ""
         rows.append(
             f'<label for="tenant-{number}"><input id="tenant-{number}" type="radio" name="tenant" value="{name}" '
-            f"required{checked}> <bdi>{escape(offer.tenant.title)}</bdi> ({name})</label><p>{scopes}</p>"
+            f'required{checked} aria-describedby="scopes-{number}"> <bdi>{escape(offer.tenant.title)}</bdi> ({name})'
+            f'</label><p id="scopes-{number}">{scopes}</p>'
         )
     return f"<fieldset><legend>It may then, in</legend>{''.join(rows)}</fieldset>"
 
@@ -149,7 +169,12 @@ def _form(action: str, form_token: str, **hidden: str) -> str:
 
 
 def _error(text: str) -> str:
-    return f'<p class="error" role="alert">{escape(text)}</p>' if text else ""
+    return f'<p class="error" id="error" role="alert">{escape(text)}</p>' if text else ""
+
+
+def _wrong(error: str) -> str:
+    """What ties a field to the sentence that says what is wrong with it."""
+    return ' aria-invalid="true" aria-describedby="error"' if error else ""
 
 
 def _page(title: str, body: str, *, status: int = 200, form_target: str = "") -> HTMLResponse:

@@ -5,13 +5,14 @@ random handle, stored as a digest. Form tokens against request forgery are deriv
 they need no storage and only the browser that holds the cookie can show one.
 """
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
 from msgspec import Struct
 
 from mcp_agents.kernel.clock import Clock
-from mcp_agents.kernel.errors import NotFound
+from mcp_agents.kernel.errors import NotFound, WrongRevision
 from mcp_agents.kernel.tenancy import PlatformSpace
 from mcp_agents_auth.handles import bound_token, digest, new_handle, same
 from mcp_agents_auth.users import User, Users
@@ -53,6 +54,13 @@ class BrowserSessions:
         except NotFound:
             return None
         return user if user.active and user.generation == found.value.generation else None
+
+    async def end(self, cookie: str) -> None:
+        """Nobody is signed in with this cookie any more, whoever still holds a copy of it."""
+        found = await self._records.get(digest(cookie)) if cookie else None
+        if found is not None:
+            with suppress(WrongRevision):  # ended in another window in the same moment
+                await self._records.delete(digest(cookie), revision=found.revision)
 
 
 def form_token(cookie: str, purpose: str) -> str:

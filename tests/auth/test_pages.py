@@ -110,7 +110,7 @@ async def test_every_page_is_guarded_by_its_headers(desk: Desk) -> None:
         assert "unsafe" not in policy
         assert page.headers["cache-control"] == "no-store"
         assert page.headers["x-content-type-options"] == "nosniff"
-        assert page.headers["referrer-policy"] == "no-referrer"
+        assert page.headers["referrer-policy"] == "same-origin"
     assert "form-action 'self' https://app.example;" in consent.headers["content-security-policy"]
     assert "form-action 'self';" in sign_in.headers["content-security-policy"]
 

@@ -43,6 +43,7 @@ OPEN = {
     "/oauth/authorize",
     "/oauth/sign-in",
     "/oauth/consent",
+    "/oauth/sign-out",
     "/approvals/{id}",
 }
 """What answers without a token, and nothing else does."""
