@@ -12,6 +12,7 @@ from mcp_agents.kernel.errors import Denied
 from mcp_agents_auth.clients import Client
 from mcp_agents_auth.families import Families
 from mcp_agents_auth.oauth import OAuthError, Parameters, requested_scopes
+from mcp_agents_auth.standing import narrowed
 from mcp_agents_auth.tokens import ACCESS_TOKEN, IssuedToken, TokenIssuer
 from mcp_agents_auth.verifier import TokenVerifier, VerifiedToken, nested
 
@@ -33,13 +34,15 @@ class Exchange:
             raise OAuthError("unauthorized_client", "Only a client of a tenant exchanges tokens.")
         subject = await self._given(client, parameters, "subject_token")
         actor = await self._given(client, parameters, "actor_token") if "actor_token" in parameters else None
+        if actor is not None and actor.client_id != client.id:
+            raise _refused()  # with somebody else's token the client that acts would hide behind them
         if parameters.get("requested_token_type", ACCESS_TOKEN) != ACCESS_TOKEN:
             raise OAuthError("invalid_request", "Only access tokens are issued.")
         resource = self._resource(parameters, subject)
         requested, held = requested_scopes(parameters), subject.principal.scopes
         if requested is not None and requested - held:
             raise OAuthError("invalid_scope", "An exchange cannot widen the scope.")
-        scopes = (held if requested is None else requested) & client.allowed()
+        scopes = narrowed(requested, held & client.allowed())
         if not scopes:
             raise OAuthError("invalid_scope", "This client may have none of these scopes.")
         chain = (*subject.principal.actors, actor.principal.subject if actor else client.id)

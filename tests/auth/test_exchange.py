@@ -9,7 +9,7 @@ from mcp_agents_auth.clients import TOKEN_EXCHANGE, Client
 from mcp_agents_auth.tokens import ACCESS_TOKEN
 
 from mcp_agents.kernel.errors import Denied
-from mcp_agents.kernel.scopes import ROLES, TENANT_SCOPES
+from mcp_agents.kernel.scopes import PLATFORM_ADMIN, ROLES, TENANT_SCOPES
 from tests.auth.desk import ISSUER, RESOURCE, Desk
 
 BROAD = ROLES["developer"]
@@ -198,3 +198,29 @@ async def test_strangers_are_told_nothing(desk: Desk) -> None:
     assert await introspected(desk, own, issued["access_token"]) == (200, {"active": False})
     assert (await introspected(desk, (await desk.public_client(), ""), "x"))[1]["error"] == "unauthorized_client"
     assert (await introspected(desk, (own[0], "cs_wrong"), "x"))[0] == 401
+
+
+async def test_nobody_hides_behind_another_actor(desk: Desk) -> None:
+    """An actor's token has to be the asking client's own: `act` names who really acts."""
+    subject = await people_token(desk, "executions:run")
+    other, secret = await desk.machine()
+    grant = {"grant_type": "client_credentials", "client_id": other.id, "client_secret": secret}
+    theirs = (await desk.token(grant)).json()["access_token"]
+    persons = (await people_token(desk, "executions:run"))["access_token"]
+    who = await middle(desk, roles=frozenset(), scopes=frozenset({"executions:run"}))
+    for actor in (theirs, persons):
+        status, body = await exchanged(
+            desk, who, subject["access_token"], actor_token=actor, actor_token_type=ACCESS_TOKEN
+        )
+        assert (status, body["error"]) == (400, "invalid_request")
+
+
+async def test_platform_admin_is_exchanged_only_when_it_is_named(desk: Desk) -> None:
+    """As with every other grant; a token without it comes of a request that names nothing."""
+    more: dict[str, Any] = {"roles": frozenset(), "scopes": frozenset({"agents:read", PLATFORM_ADMIN})}
+    client, secret = await desk.machine(allow_platform=True, **more)
+    grant = {"grant_type": "client_credentials", "client_id": client.id, "client_secret": secret}
+    subject = (await desk.token(grant | {"scope": f"agents:read {PLATFORM_ADMIN}"})).json()["access_token"]
+    who = await middle(desk, allow_platform=True, **more)
+    assert (await exchanged(desk, who, subject))[1]["scope"] == "agents:read"
+    assert (await exchanged(desk, who, subject, scope=PLATFORM_ADMIN))[1]["scope"] == PLATFORM_ADMIN
