@@ -30,7 +30,16 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from mcp_agents.adapters.nats_link import NatsLink, Refused
-from mcp_agents.adapters.nats_topology import JOBS, MAX_LANES, OPENED, QUEUED, job_counts, make_lane, remove_lane
+from mcp_agents.adapters.nats_topology import (
+    JOBS,
+    MAX_LANES,
+    OPENED,
+    QUEUED,
+    job_counts,
+    leased,
+    make_lane,
+    remove_lane,
+)
 from mcp_agents.kernel.errors import AgentsError
 from mcp_agents.kernel.fairness import Turns
 from mcp_agents.kernel.job import Delivery, Job, Lane, Weights
@@ -524,18 +533,22 @@ class NatsJobs:
     async def _make_way(self, tenant: str, made: Counter[str]) -> bool:
         """Whether the tenant may have one more lane, if need be after removing an idle one."""
         if made[tenant] >= MAX_LANES // _TENANT_SHARE:
-            idle = self._idle_lane(tenant)
+            of = tenant
         elif made.total() >= MAX_LANES:
-            idle = self._idle_lane("")
+            of = ""
         else:
             return True
-        if idle is None:
-            return False
-        self._forget_requests(idle)
-        idle.made = False
-        made[idle.lane.tenant] -= 1
-        await remove_lane(self._link, lane_name(idle.lane))
-        return True
+        while idle := self._idle_lane(of):
+            # Removing a consumer forgets its leases and what was acknowledged a moment ago: those jobs would run again.
+            if idle_leased := await leased(self._link, lane_name(idle.lane)):
+                idle.foreign = idle_leased
+                continue
+            self._forget_requests(idle)
+            idle.made = False
+            made[idle.lane.tenant] -= 1
+            await remove_lane(self._link, lane_name(idle.lane))
+            return True
+        return False
 
     def _idle_lane(self, tenant: str) -> _Known | None:
         """The lane, of that tenant or of any, that was idle for longest, as far as we know."""

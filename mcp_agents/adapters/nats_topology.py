@@ -176,6 +176,17 @@ async def make_lane(link: NatsLink, name: str, subject: str) -> None:
     await _create(link, f"CONSUMER.CREATE.{JOBS}.{name}.{subject}", {"stream_name": JOBS, "config": config})
 
 
+async def leased(link: NatsLink, name: str) -> int:
+    """How many jobs of a lane are leased; an acknowledgement that is still on its way counts as a lease."""
+    try:
+        info = await link.api(f"CONSUMER.INFO.{JOBS}.{name}")
+    except Refused as refused:
+        if refused.code != 10014:  # no such consumer
+            raise
+        return 0
+    return int(info["num_ack_pending"])
+
+
 async def remove_lane(link: NatsLink, name: str) -> None:
     """Removes a lane's consumer, if it is there; its jobs stay."""
     try:

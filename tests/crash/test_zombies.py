@@ -130,8 +130,7 @@ async def test_a_worker_that_comes_back_is_refused_and_goes_on_with_something_el
     """One history, one end, no effect more than the table says; the place of its lost run is free again."""
     assert scenario.name in comebacks, "it did not come to an end"
     after = comebacks[scenario.name]
-    assert after.reached[-len(SECOND) :] == SECOND, "the second run, from its start to its end"
-    late = after.reached[: -len(SECOND)]
+    late = _without_second(after.reached)
     assert late[0] == scenario.point
     assert not [point for point in late if point.endswith(":stored")], "it was refused"
     assert after.unchanged, "nothing was written behind the end"
@@ -142,6 +141,18 @@ async def test_a_worker_that_comes_back_is_refused_and_goes_on_with_something_el
     assert set(after.effects) <= {call.effect_id for call in calls}
     assert sum(call.state == "unknown" for call in calls) == scenario.unknown
     assert after.answers == scenario.answers
+
+
+def _without_second(reached: list[str]) -> list[str]:
+    """What it reached besides the second run. Letting go of the first job may fall between two points of the second."""
+    late, second = [], [*SECOND]
+    for point in reversed(reached):
+        if second and point == second[-1]:
+            second.pop()
+        else:
+            late.append(point)
+    assert not second, "the second run, from its start to its end"
+    return late[::-1]
 
 
 async def _until_stopped(pid: int) -> None:
