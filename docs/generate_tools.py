@@ -95,6 +95,20 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "policy_list": {},
     "policy_delete": {"name": "intern-tools", "expected_version": 1},
     "policy_explain": {"action": "call_tool", "resource": "mail/send", "agent": "intern"},
+    "role_assign": {"user_id": "us_06f0…", "roles": ["operator"]},
+    "role_revoke": {"user_id": "us_06f0…", "roles": ["developer"]},
+    "role_list": {},
+    "audit_query": {"act": "policy_", "limit": 20},
+    "audit_verify": {},
+    "tenant_get": {},
+    "tenant_update": {"title": "Acme Inc."},
+    "user_invite": {"email": "ada@example.org", "roles": ["developer"]},
+    "user_list": {},
+    "user_remove": {"user_id": "us_06f0…"},
+    "user_suspend": {"user_id": "us_06f0…"},
+    "client_register": {"name": "ci", "roles": ["operator"], "credentials": True},
+    "client_list": {},
+    "client_revoke": {"client_id": "cl_06f0…"},
 }
 
 _INTRO: Final = """\

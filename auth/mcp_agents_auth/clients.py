@@ -6,6 +6,7 @@ the tenant while consenting. A client may also describe itself in a document at 
 itself (`registration`) is the same, and has an end.
 """
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final, Literal, get_args
 
@@ -14,7 +15,7 @@ from msgspec import Struct
 
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.clock import Clock
-from mcp_agents.kernel.errors import Invalid, NotFound
+from mcp_agents.kernel.errors import Invalid, NotFound, WrongRevision
 from mcp_agents.kernel.scopes import PLATFORM_ADMIN, ROLES, TENANT_SCOPES, of_roles
 from mcp_agents.kernel.tenancy import PlatformSpace
 from mcp_agents_auth.changes import change
@@ -211,6 +212,16 @@ class Clients:
         if changed is None:
             raise _unknown()
         return changed
+
+    async def erase(self, tenant: str) -> int:
+        """Removes a tenant's clients; returns how many there were."""
+        erased = 0
+        for found in await self._records.all():
+            if found.value.tenant == tenant:
+                with suppress(WrongRevision):
+                    await self._records.delete(found.value.id, revision=found.revision)
+                erased += 1
+        return erased
 
     def _gone(self, client: Client) -> bool:
         return client.expires_at is not None and client.expires_at <= self._clock.now()

@@ -66,7 +66,7 @@ class Codes:
             if not value.used:
                 await self._records.update(digest(code), value=used, revision=found.revision, ttl=_REMEMBER_SECONDS)
         except WrongRevision as raced:
-            await self._families.revoke(value.sid)
+            await self._families.revoke(value.sid, "reused")
             raise refused() from raced
         if value.used:
             await self._families.revoke(value.sid)

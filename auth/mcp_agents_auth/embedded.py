@@ -15,13 +15,16 @@ from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Conflict, NotFound, WrongRevision
 from mcp_agents.kernel.fetch import Fetch
 from mcp_agents.kernel.tenancy import PlatformSpace, Records
+from mcp_agents.security.audit import AuditTrail
 from mcp_agents.security.keys import Vault
+from mcp_agents_auth.administration import TenantAdministration
 from mcp_agents_auth.authorize import Authorization
 from mcp_agents_auth.client_auth import ClientAuthentication
 from mcp_agents_auth.clients import Clients
 from mcp_agents_auth.codes import Codes
 from mcp_agents_auth.documents import Documents
 from mcp_agents_auth.families import Families
+from mcp_agents_auth.invitations import Invitations
 from mcp_agents_auth.passwords import Passwords
 from mcp_agents_auth.registration import Registration
 from mcp_agents_auth.resources import Resources
@@ -66,6 +69,7 @@ class AuthServer:
     resource: str
     tenants: Tenants
     users: Users
+    invitations: Invitations
     clients: Clients
     documents: Documents
     registration: Registration
@@ -74,6 +78,8 @@ class AuthServer:
     tokens: TokenIssuer
     verifier: TokenVerifier
     rights: CallerRights
+    administration: TenantAdministration
+    audit: AuditTrail
     authorization: Authorization
     service: Grants
     sessions: BrowserSessions
@@ -132,7 +138,10 @@ def build_auth(
     resources = Resources(resource)
     documents = Documents(platform, clock, described.fetch, domains=described.domains, loopback=described.loopback)
     tenants, clients = Tenants(platform, clock), Clients(platform, clock, documents)
-    users, families = Users(platform, clock, passwords), Families(platform, clock, vault.derive("refresh-tokens"))
+    audit = AuditTrail(platform, vault.derive("audit"), clock)
+    users = Users(platform, clock, audit, passwords)
+    families = Families(platform, clock, vault.derive("refresh-tokens"), audit)
+    invitations = Invitations(platform, tenants, users, clock)
     signing, codes = SigningKeys(platform, vault, clock), Codes(platform, families, clock)
     standings = Standings(tenants=tenants, users=users, clients=clients, families=families, clock=clock)
     tokens = TokenIssuer(
@@ -163,6 +172,7 @@ def build_auth(
         resource=resource,
         tenants=tenants,
         users=users,
+        invitations=invitations,
         clients=clients,
         documents=documents,
         registration=Registration(clients, on=dynamic_registration),
@@ -173,6 +183,17 @@ def build_auth(
         rights=CallerRights(tenants=tenants, users=users, clients=clients, families=families, clock=clock),
         authorization=authorization,
         service=service,
+        administration=TenantAdministration(
+            platform,
+            tenants=tenants,
+            users=users,
+            clients=clients,
+            families=families,
+            invitations=invitations,
+            clock=clock,
+            issuer=issuer,
+        ),
+        audit=audit,
         sessions=BrowserSessions(platform, users, clock),
         clock=clock,
         started=platform.records("cb_auth", "started", kind=Started),

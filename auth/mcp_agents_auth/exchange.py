@@ -52,6 +52,7 @@ class Exchange:
         if family is None:
             raise _refused()
         left = subject.expires_at - int(self._clock.now().timestamp())
+        await self._families.note_exchange(family, client.id, chain)
         more: dict[str, Any] = {"act": nested(chain), "aud": resource}
         return await self._tokens.issue(
             family, scopes, subject.principal.roles, ttl=min(left, LONGEST_SECONDS), more=more, exchanged=True

@@ -14,14 +14,17 @@ their predecessors by a key that only the server has, so that nothing readable i
 import base64
 import hmac
 import secrets
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct
 
+from mcp_agents.kernel.audit import Audit, Deed
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import WrongRevision
+from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import PlatformSpace, Versioned
 from mcp_agents_auth.changes import change
 from mcp_agents_auth.handles import digest, is_sid, new_handle, same
@@ -32,6 +35,9 @@ REFRESH_IDLE: Final = timedelta(days=30)
 REVOKED_KEPT: Final = timedelta(days=90)
 REFRESH_PREFIX: Final = "rt_"
 GRACE: Final = timedelta(seconds=10)
+
+Why = Literal["asked", "reused", "wrong_client", "removed"]
+"""Why a grant ended: somebody asked for it, a token was used again or by another client, its person was removed."""
 
 _SELECTOR_CHARS: Final = 22  # 128 bits of base64url
 
@@ -66,8 +72,8 @@ class Refresh(Struct, frozen=True, kw_only=True):
 class Families:
     """The register of grants."""
 
-    def __init__(self, platform: PlatformSpace, clock: Clock, key: bytes) -> None:
-        self._key = key
+    def __init__(self, platform: PlatformSpace, clock: Clock, key: bytes, audit: Audit) -> None:
+        self._key, self._audit = key, audit
         self._families = platform.records("cb_auth", "family", kind=Family)
         self._refresh = platform.records("cb_auth", "refresh", kind=Refresh)
         self._clock = clock
@@ -78,7 +84,8 @@ class Families:
         return secrets.token_urlsafe(16)
 
     async def open(self, family: Family) -> None:
-        """Writes a new family; it vanishes at `expires_at`."""
+        """Writes a new family; it vanishes at `expires_at`. The audit trail has it first."""
+        await self._audit.note(family.tenant, _deed(family, f"grant_{family.kind}"), "begun")
         await self._families.create(family.sid, value=family, ttl=self._seconds(family.expires_at))
 
     async def get(self, sid: str) -> Family | None:
@@ -102,11 +109,15 @@ class Families:
             ttl=lambda new: self._seconds(new.expires_at),
         )
 
-    async def revoke(self, sid: str) -> None:
+    async def revoke(self, sid: str, why: Why = "asked") -> None:
         """Ends a family and every token of it; within five seconds everywhere.
 
         That it was revoked is kept for as long as a run may wait for somebody, and then said to it.
         """
+        family = await self.find(sid)
+        if family is None or family.revoked:
+            return
+        await self._audit.note(family.tenant, _deed(family, "grant_revoked"), "begun", why)
         kept = self._clock.now() + REVOKED_KEPT
         await change(
             self._families,
@@ -114,6 +125,33 @@ class Families:
             to=lambda old: msgspec.structs.replace(old, revoked=True),
             ttl=lambda new: self._seconds(max(new.expires_at, kept)),
         )
+
+    async def note_exchange(self, family: Family, client_id: str, actors: tuple[str, ...]) -> None:
+        """Writes down that a client is about to get a token of this grant, to act in it on top of others."""
+        who = Principal(
+            tenant=family.tenant, subject=family.subject, scopes=frozenset(), client=client_id, actors=actors
+        )
+        await self._audit.note(family.tenant, Deed(who, "exchange", family.sid), "begun")
+
+    async def revoke_of(self, tenant: str, subject: str) -> None:
+        """Ends every grant that somebody made in a tenant."""
+        for found in await self._families.all():
+            if (found.value.tenant, found.value.subject) == (tenant, subject) and not found.value.revoked:
+                await self.revoke(found.value.sid, "removed")
+
+    async def erase(self, tenant: str) -> int:
+        """Removes a tenant's grants and their refresh tokens; returns how many there were."""
+        gone = [found for found in await self._families.all() if found.value.tenant == tenant]
+        sids = {found.value.sid for found in gone}
+        for found in gone:
+            with suppress(WrongRevision):
+                await self._families.delete(found.value.sid, revision=found.revision)
+        for selector in await self._refresh.names() if sids else []:
+            token = await self._refresh.get(selector)
+            if token and token.value.sid in sids:
+                with suppress(WrongRevision):
+                    await self._refresh.delete(selector, revision=token.revision)
+        return len(gone)
 
     async def first_refresh(self, family: Family) -> str:
         """The family's first refresh token."""
@@ -132,7 +170,7 @@ class Families:
         if found is None or found.value.expires_at <= self._clock.now():
             raise refused()
         if not same(found.value.secret_digest, digest(token)) and not self._just_rotated(token, found.value):
-            await self.revoke(found.value.sid)
+            await self.revoke(found.value.sid, "reused")
             raise refused()
         family = await self.get(found.value.sid)
         if family is None:
@@ -152,7 +190,7 @@ class Families:
         except WrongRevision as raced:
             now = await self._refresh.get(digest(selector))
             if now is None or not self._just_rotated(token, now.value):
-                await self.revoke(family.sid)
+                await self.revoke(family.sid, "reused")
                 raise refused() from raced
         return successor
 
@@ -178,6 +216,11 @@ class Families:
     def _seconds(self, until: datetime) -> int:
         # One more than is left, so that the record's own time decides and the store only sweeps.
         return max(int((until - self._clock.now()).total_seconds()) + 1, 1)
+
+
+def _deed(family: Family, act: str) -> Deed:
+    who = Principal(tenant=family.tenant, subject=family.subject, scopes=frozenset(), client=family.client_id)
+    return Deed(who, act, family.sid)
 
 
 def refused() -> OAuthError:

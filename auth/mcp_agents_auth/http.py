@@ -13,12 +13,13 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from mcp_agents.kernel import ids
-from mcp_agents.kernel.errors import AgentsError, Denied, Exhausted, Invalid, Unavailable
+from mcp_agents.kernel.errors import AgentsError, Denied, Exhausted, Fault, Invalid, Unavailable
 from mcp_agents_auth import pages, registration
 from mcp_agents_auth.authorize import AuthorizeRequest
 from mcp_agents_auth.embedded import AuthServer
 from mcp_agents_auth.forms import Form, FormError, body_of, json_of, parse, query_of
 from mcp_agents_auth.handles import new_handle
+from mcp_agents_auth.invitation_pages import InvitationPages
 from mcp_agents_auth.metadata import openid_configuration, server_metadata
 from mcp_agents_auth.oauth import OAuthError, RedirectError
 from mcp_agents_auth.sessions import form_token, form_token_fits
@@ -35,6 +36,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 def routes(auth: AuthServer) -> list[Route]:
     """Every route of the authorization server. Raises `Invalid` for an issuer that clients would refuse."""
     machine, browser = _MachineEndpoints(auth), _BrowserEndpoints(auth)
+    invited = InvitationPages(auth.issuer, cookie_name(auth.issuer), auth.invitations, auth.tenants, auth.sessions)
     path = urlsplit(auth.issuer).path
     server = f"/.well-known/oauth-authorization-server{path}"
     openid = {f"/.well-known/openid-configuration{path}", f"{path}/.well-known/openid-configuration"}
@@ -55,6 +57,8 @@ def routes(auth: AuthServer) -> list[Route]:
             (f"{prefix}/oauth/sign-out", browser.show_sign_out, "GET"),
             (f"{prefix}/oauth/sign-out", browser.sign_out, "POST"),
             (f"{prefix}/oauth/consent", browser.consent, "POST"),
+            (f"{prefix}/oauth/invitation", invited.show, "GET"),
+            (f"{prefix}/oauth/invitation", invited.accept, "POST"),
         ]
         if visitors:
             table.append((f"{prefix}/oauth/register", machine.register, "POST"))
@@ -108,7 +112,7 @@ class _MachineEndpoints:
             return _refusal(error.status, "invalid_client_metadata", error.description)
         except OAuthError as error:
             return _refusal(400, error.code, error.description)
-        except Unavailable as error:
+        except (Unavailable, Fault) as error:
             return _refusal(503, "temporarily_unavailable", error.public)
 
     async def _answered(
@@ -125,7 +129,7 @@ class _MachineEndpoints:
                 return _refusal(400, error.code, error.description)
             challenge = {"WWW-Authenticate": 'Basic realm="mcp-agents"'} if authorization is not None else {}
             return _refusal(401, error.code, error.description, challenge)
-        except Unavailable as error:
+        except (Unavailable, Fault) as error:
             return _refusal(503, "temporarily_unavailable", error.public)
 
 
@@ -285,7 +289,7 @@ class _BrowserEndpoints:
                 return pages.message_page("This request cannot be answered", error.description, status=400)
             case FormError():
                 return pages.message_page("This request cannot be read", error.description, status=error.status)
-            case Unavailable() | Exhausted():
+            case Unavailable() | Exhausted() | Fault():
                 return pages.message_page("Try again in a moment", error.public, status=503)
             case _:
                 raise error

@@ -104,6 +104,32 @@ def first_password_page(
     return _page("Choose a password", body, status=status)
 
 
+def invitation_page(
+    action: str,
+    *,
+    form_token: str,
+    token: str,
+    facts: list[tuple[str, str]],
+    email: str,
+    known: bool,
+    error: str = "",
+    status: int = 200,
+) -> HTMLResponse:
+    """Opened by an invitation's link. Whoever has a user already shows it by the password, anybody else chooses one."""
+    listed = "".join(f"<dt>{escape(name)}</dt><dd><bdi>{escape(text)}</bdi></dd>" for name, text in facts)
+    label = "Your password" if known else f"New password, {MIN_LENGTH} characters or more"
+    limits = "" if known else f' minlength="{MIN_LENGTH}" maxlength="{MAX_LENGTH}"'
+    body = (
+        f"<p>for <bdi>{escape(email)}</bdi></p><dl>{listed}</dl>{_error(error)}{_form(action, form_token, token=token)}"
+        f'<input type="hidden" name="email" autocomplete="username" value="{escape(email)}">'
+        f'<label for="password">{label}</label>'
+        '<input id="password" name="password" type="password" '
+        f'autocomplete="{"current" if known else "new"}-password"{limits} required autofocus{_wrong(error)}>'
+        '<button type="submit">Accept</button></form>'
+    )
+    return _page("You are invited", body, status=status)
+
+
 def consent_page(
     action: str, switch: str, *, form_token: str, request: AuthorizeRequest, user: User, offers: list[Offer], query: str
 ) -> HTMLResponse:

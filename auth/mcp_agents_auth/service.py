@@ -15,7 +15,7 @@ from mcp_agents_auth.client_auth import ClientAuthentication
 from mcp_agents_auth.clients import TOKEN_EXCHANGE, Client, GrantType
 from mcp_agents_auth.codes import Codes
 from mcp_agents_auth.exchange import Exchange
-from mcp_agents_auth.families import FAMILY_LIFE, REFRESH_PREFIX, Families, Family, refused
+from mcp_agents_auth.families import FAMILY_LIFE, REFRESH_PREFIX, Families, Family, Why, refused
 from mcp_agents_auth.handles import challenge_of, same
 from mcp_agents_auth.oauth import OAuthError, Parameters, requested_scopes
 from mcp_agents_auth.standing import Standing, Standings, narrowed
@@ -108,9 +108,9 @@ class Grants:
             "exp": known.expires_at,
         } | ({"act": nested(principal.actors)} if principal.actors else {})
 
-    async def end(self, sid: str) -> None:
+    async def end(self, sid: str, why: Why = "asked") -> None:
         """Ends a grant and every token of it."""
-        await self._families.revoke(sid)
+        await self._families.revoke(sid, why)
         self._standings.forget(sid)
 
     async def _authorization_code(self, client: Client, parameters: Parameters) -> IssuedToken:
@@ -138,7 +138,7 @@ class Grants:
             raise OAuthError("invalid_request", "refresh_token is missing.")
         family, found = await self._families.find_refresh(presented)
         if family.client_id != client.id:
-            await self.end(family.sid)  # a token in the wrong hands was stolen from the right ones
+            await self.end(family.sid, "wrong_client")  # a token in the wrong hands was stolen from the right ones
             raise refused()
         if parameters.get("resource", family.resource) != family.resource:
             raise OAuthError("invalid_target", "The resource is not the one that was authorized.")

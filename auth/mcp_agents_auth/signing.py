@@ -18,8 +18,9 @@ from msgspec import Struct
 
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Conflict, WrongRevision
+from mcp_agents.kernel.ids import PLATFORM
 from mcp_agents.kernel.tenancy import PlatformSpace, Versioned
-from mcp_agents.security.keys import PLATFORM, Vault
+from mcp_agents.security.keys import Vault
 
 ALGORITHM: Final = "ES256"
 TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - the `typ` of RFC 9068

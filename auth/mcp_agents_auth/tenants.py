@@ -3,6 +3,7 @@
 Not the fence between tenants (that is `TenantSpace`), only the register of those that exist.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -30,6 +31,13 @@ class Tenant(Struct, frozen=True, kw_only=True):
     title: str = ""
     active: bool = True
     created_at: datetime
+    erased_since: datetime | None = None
+    """When its erasure began; it never comes back from there."""
+
+    @property
+    def state(self) -> str:
+        """In a word."""
+        return "erasing" if self.erased_since else "active" if self.active else "suspended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +79,29 @@ class Tenants:
 
     async def set_active(self, name: str, *, active: bool) -> Tenant:
         """Suspends or resumes a tenant; other processes see it within five seconds. Raises `NotFound`."""
-        await self.get(name)
-        changed = await change(self._records, name, to=lambda old: msgspec.structs.replace(old, active=active))
+        if (await self.get(name)).erased_since is not None:
+            raise Conflict("TENANT_ERASED", "This tenant is being erased.", "Wait until it is gone.")
+        return await self._change(name, lambda old: msgspec.structs.replace(old, active=active))
+
+    async def rename(self, name: str, title: str) -> Tenant:
+        """Gives a tenant another title. Raises `NotFound`, `Invalid`."""
+        title = title.strip()
+        if not 0 < len(title) <= 100 or not title.isprintable():
+            raise Invalid("TENANT_TITLE_INVALID", "A title has 1 to 100 printable characters.", "Shorten it.")
+        return await self._change(name, lambda old: msgspec.structs.replace(old, title=title))
+
+    async def begin_erasure(self, name: str) -> Tenant:
+        """Suspends a tenant for good; `erasure` does the rest. Raises `NotFound`."""
+        now = self._clock.now()
+        return await self._change(
+            name, lambda old: msgspec.structs.replace(old, active=False, erased_since=old.erased_since or now)
+        )
+
+    async def forget(self, name: str) -> None:
+        """Removes a tenant's record, so that its name is free; the last step of its erasure."""
+        if found := await self._records.get(name):
+            await self._records.delete(name, revision=found.revision)
         self._seen.pop(name, None)
-        if changed is None:
-            raise _unknown()
-        return changed
 
     async def active(self, name: str) -> bool:
         """Whether the tenant is there and active, as stored now."""
@@ -98,6 +123,13 @@ class Tenants:
         if not seen.tenant.active:
             raise Denied("TENANT_SUSPENDED", "This tenant is suspended.", "Ask the platform's operator.")
         return seen.tenant
+
+    async def _change(self, name: str, to: Callable[[Tenant], Tenant]) -> Tenant:
+        changed = await change(self._records, name, to=to) if ids.TENANT.fullmatch(name) else None
+        self._seen.pop(name, None)
+        if changed is None:
+            raise _unknown()
+        return changed
 
 
 def _unknown() -> NotFound:

@@ -6,6 +6,7 @@ role may do (`kernel.scopes`), browser sessions (`sessions`), grants to clients 
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -13,8 +14,11 @@ import msgspec
 from msgspec import Struct
 
 from mcp_agents.kernel import ids
+from mcp_agents.kernel.audit import Audit, Deed
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Conflict, Denied, Exhausted, Invalid, NotFound, Unavailable, WrongRevision
+from mcp_agents.kernel.ids import PLATFORM
+from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.scopes import ROLES
 from mcp_agents.kernel.tenancy import PlatformSpace
 from mcp_agents_auth.changes import change
@@ -36,13 +40,15 @@ class User(Struct, frozen=True, kw_only=True):
     email: str
     password: str = ""
     memberships: dict[str, list[str]]
+    suspended_in: list[str] = []
     active: bool = True
     generation: int = 0
     created_at: datetime
 
     def roles(self, tenant: str) -> frozenset[str]:
         """The roles held in a tenant; none when not a member or suspended."""
-        return frozenset(self.memberships.get(tenant, ())) if self.active else frozenset()
+        here = self.active and tenant not in self.suspended_in
+        return frozenset(self.memberships.get(tenant, ())) if here else frozenset()
 
 
 class EmailRef(Struct, frozen=True, kw_only=True):
@@ -71,12 +77,12 @@ class Attempts(Struct, frozen=True, kw_only=True):
 class Users:
     """The register of people."""
 
-    def __init__(self, platform: PlatformSpace, clock: Clock, passwords: Passwords | None = None) -> None:
+    def __init__(self, platform: PlatformSpace, clock: Clock, audit: Audit, passwords: Passwords | None = None) -> None:
         self._users = platform.records("cb_auth", "user", kind=User)
         self._emails = platform.records("cb_auth", "email", kind=EmailRef)
         self._tickets = platform.records("cb_auth", "ticket", kind=Ticket)
         self._attempts = platform.records("cb_auth", "attempts", kind=Attempts)
-        self._clock = clock
+        self._clock, self._audit = clock, audit
         self._passwords = passwords or Passwords()
 
     async def create(self, email: str, password: str | None, tenant: str, roles: frozenset[str]) -> User:
@@ -120,11 +126,45 @@ class Users:
         """Gives exactly these roles in a tenant; none ends the membership. Raises `NotFound`, `Invalid`."""
         _check_roles(roles, may_be_empty=True)
 
+        return await self._change(user_id, lambda old: _with_roles(old, tenant, roles))
+
+    async def change_roles(
+        self, user_id: str, tenant: str, *, give: frozenset[str] = frozenset(), take: frozenset[str] = frozenset()
+    ) -> User:
+        """Adds roles to those of a member, or takes some. Raises `NotFound`, `Invalid`."""
+        _check_roles(give | take)
+        return await self._change(
+            user_id, lambda old: _with_roles(old, tenant, (frozenset(old.memberships.get(tenant, ())) | give) - take)
+        )
+
+    async def set_suspended(self, user_id: str, tenant: str, *, suspended: bool) -> User:
+        """Suspends or resumes a membership; other tenants of this person notice nothing. Raises `NotFound`."""
+
         def to(old: User) -> User:
-            others = {name: held for name, held in old.memberships.items() if name != tenant}
-            return msgspec.structs.replace(old, memberships=others | ({tenant: sorted(roles)} if roles else {}))
+            others = [name for name in old.suspended_in if name != tenant]
+            return msgspec.structs.replace(old, suspended_in=[*others, tenant] if suspended else others)
 
         return await self._change(user_id, to)
+
+    async def leave(self, user_id: str, tenant: str) -> None:
+        """Ends a membership; whoever has no other is forgotten altogether."""
+        user = await self.set_roles(user_id, tenant, frozenset())
+        if not user.memberships:
+            await self.delete(user_id)
+
+    async def delete(self, user_id: str) -> None:
+        """Forgets a person and frees the address. Raises `NotFound`."""
+        user = await self.get(user_id)
+        if email := await self._emails.get(digest(user.email)):
+            with suppress(WrongRevision):
+                await self._emails.delete(digest(user.email), revision=email.revision)
+        if found := await self._users.get(user_id):
+            with suppress(WrongRevision):
+                await self._users.delete(user_id, revision=found.revision)
+
+    def check_password(self, password: str) -> None:
+        """Raises `Invalid` for a password that nobody may choose."""
+        self._passwords.check(password)
 
     async def set_active(self, user_id: str, *, active: bool) -> User:
         """Suspends or resumes a person; suspending ends sessions and grants. Raises `NotFound`."""
@@ -155,7 +195,10 @@ class Users:
         await self._count(address)  # before the work: a burst in parallel gets no more than ten tries either
         user = await self.find(email)
         fits = await self._passwords.verify(password, user.password if user else "")
-        if user is None or not fits or not user.active:
+        good = user is not None and fits and user.active
+        # Written down for an unknown address too, or the time it takes would tell which addresses there are.
+        await self._note_sign_in(user, good=good)
+        if user is None or not good:
             raise Denied("SIGN_IN_FAILED", "The address or the password is wrong.", "Check both and try again.")
         await self._forget(address)
         return user
@@ -186,7 +229,15 @@ class Users:
             await self._tickets.delete(digest(token), revision=found.revision)
         except WrongRevision as raced:
             raise _used_up() from raced
+        await self._note_sign_in(user, good=True)
         return await self.set_password(user.id, password)
+
+    async def _note_sign_in(self, user: User | None, *, good: bool) -> None:
+        """In the platform's trail: which tenant it is for, nobody knows before a client is let in."""
+        who = Principal(tenant=PLATFORM, subject=user.id if user else "unknown", scopes=frozenset())
+        await self._audit.note(
+            PLATFORM, Deed(who, "sign_in"), "done" if good else "failed", "" if good else "SIGN_IN_FAILED"
+        )
 
     async def _take_email(self, email: str, user_id: str) -> None:
         held = await self._emails.get(digest(email))
@@ -237,6 +288,13 @@ class Users:
         if changed is None:
             raise _unknown()
         return changed
+
+
+def _with_roles(old: User, tenant: str, roles: frozenset[str]) -> User:
+    others = {name: held for name, held in old.memberships.items() if name != tenant}
+    suspended = [name for name in old.suspended_in if name != tenant or roles]
+    given = {tenant: sorted(roles)} if roles else {}
+    return msgspec.structs.replace(old, memberships=others | given, suspended_in=suspended)
 
 
 def normalised(email: str) -> str:

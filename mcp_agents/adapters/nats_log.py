@@ -15,7 +15,7 @@ import anyio
 from nats.aio.msg import Msg
 
 from mcp_agents.adapters.nats_link import NatsLink, Taken
-from mcp_agents.adapters.nats_topology import log_stream, subjects
+from mcp_agents.adapters.nats_topology import AUDIT, log_stream, subjects
 from mcp_agents.kernel.errors import Fenced
 from mcp_agents.kernel.log import Stored
 from mcp_agents.kernel.tenancy import LOG_SHARDS
@@ -146,6 +146,8 @@ class NatsLog:
 
 
 def _stream(subject: str) -> str:
+    if subject.startswith("cb.agent.audit."):
+        return AUDIT
     return log_stream(int(subject.split(".")[3]))
 
 

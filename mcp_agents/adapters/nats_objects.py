@@ -62,6 +62,18 @@ class NatsObjects:
         except (nats.errors.Error, TimeoutError) as cause:
             raise unavailable() from cause
 
+    async def erase(self, prefix: str) -> int:
+        found: list[tuple[str, str]] = []
+        async for _, message in self._link.each(_STREAM, f"$O.{_BUCKET}.M.>", 0):
+            label = (message.headers or {})["Nats-Subject"].rpartition(".")[2]
+            if base64.urlsafe_b64decode(label).decode().startswith(prefix):
+                found.append((label, msgspec.json.decode(message.data, type=_Meta).nuid))
+        for label, nuid in found:
+            if nuid:
+                await self._link.api(f"STREAM.PURGE.{_STREAM}", {"filter": f"$O.{_BUCKET}.C.{nuid}"})
+            await self._link.api(f"STREAM.PURGE.{_STREAM}", {"filter": f"$O.{_BUCKET}.M.{label}"})
+        return len(found)
+
     async def _store(self) -> ObjectStore:
         if self._bucket is None:
             self._bucket = await self._js.object_store(_BUCKET)

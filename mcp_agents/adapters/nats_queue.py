@@ -90,6 +90,10 @@ class NatsQueue:
     async def counts(self, pattern: str) -> dict[str, int]:
         return await job_counts(self._link, pattern)
 
+    async def purge(self, pattern: str) -> int:
+        answer = await self._link.api(f"STREAM.PURGE.{JOBS}", {"filter": pattern})
+        return int(answer["purged"])
+
     async def depths(self) -> list[Depth]:
         leased = {
             each["name"]: int(each["num_ack_pending"]) async for each in self._consumers()

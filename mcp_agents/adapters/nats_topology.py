@@ -22,6 +22,7 @@ QUEUED: Final = "cb.agent.queued"
 OPENED: Final = "cb.agent.opened"
 """Where a publisher says so of a lane that it has not published to lately."""
 OBJECTS: Final = "OBJ_cb_objects"
+AUDIT: Final = "CB_AUDIT"
 LEASE_SECONDS: Final = 5
 MAX_LANES: Final = 2_000
 """Lanes that may have a consumer at the same time; each costs the server about 30 KB."""
@@ -116,7 +117,8 @@ def streams(replicas: int, limits: QueueLimits | None = None) -> list[dict[str, 
         "allow_rollup_hdrs": True,
         "discard": "new",
     }
-    return [*logs, *buckets, jobs_stream(replicas, limits or QueueLimits()), objects]
+    audit = {**common, "name": AUDIT, "subjects": ["cb.agent.audit.*"], "deny_delete": True}
+    return [*logs, audit, *buckets, jobs_stream(replicas, limits or QueueLimits()), objects]
 
 
 async def existing(link: NatsLink) -> set[str]:

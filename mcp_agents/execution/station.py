@@ -64,7 +64,7 @@ class Station:
 
     def __init__(self, tenancy: Tenancy) -> None:
         self.name: Final = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}".replace(".", "-")
-        self._leases = tenancy.platform().records("cb_leases", "station", kind=_Lease)
+        self._leases = tenancy.platform().records("cb_leases", "_station", kind=_Lease)
         self._hands: list[Hand] = []
         self._kept = False
 

@@ -24,6 +24,10 @@ class Queue(Protocol):
         """The subjects that match `pattern` and hold jobs, each with how many, leased ones included."""
         ...
 
+    async def purge(self, pattern: str) -> int:
+        """Removes every job of the matching subjects, leased ones too, and returns how many there were."""
+        ...
+
     async def depths(self) -> list[Depth]:
         """Every lane that holds a job."""
         ...

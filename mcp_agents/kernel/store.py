@@ -21,7 +21,9 @@ Bucket = Literal[
     "cb_auth",
     "cb_policies",
 ]
-BUCKETS: tuple[str, ...] = get_args(Bucket)
+BUCKETS: tuple[Bucket, ...] = get_args(Bucket)
+OF_PLATFORM: frozenset[Bucket] = frozenset({"cb_tenants", "cb_auth"})
+"""Buckets whose keys do not begin with a tenant's name."""
 
 
 class Record(NamedTuple):

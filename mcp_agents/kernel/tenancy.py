@@ -12,7 +12,7 @@ import re
 import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Final, Generic, NamedTuple, TypeVar
@@ -24,7 +24,7 @@ from msgspec import Raw, Struct
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.bus import Bus, Landed
 from mcp_agents.kernel.clock import Clock
-from mcp_agents.kernel.errors import Fault, Invalid
+from mcp_agents.kernel.errors import Fault, Invalid, WrongRevision
 from mcp_agents.kernel.events import (
     START,
     AnyEvent,
@@ -43,7 +43,7 @@ from mcp_agents.kernel.log import Log, Stored
 from mcp_agents.kernel.objects import INLINE_LIMIT, Objects
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.queue import Queue
-from mcp_agents.kernel.store import Bucket, Store
+from mcp_agents.kernel.store import BUCKETS, OF_PLATFORM, Bucket, Store
 
 T = TypeVar("T", bound=Struct)
 
@@ -368,6 +368,26 @@ class TenantSpace:
         return f"cb.agent.{_token(channel)}.{self.tenant}.{_token(execution_id)}"
 
 
+class Trail:
+    """The chain of audit entries of one tenant, or of the platform."""
+
+    def __init__(self, doors: Doors, tenant: str) -> None:
+        self._log = doors.log
+        self._subject = f"cb.agent.audit.{tenant if tenant == ids.PLATFORM else _tenant(tenant)}"
+
+    async def append(self, payload: bytes, *, expected: int) -> int:
+        """Appends behind the last entry's sequence (0: there is none) and returns the new one; raises `Fenced`."""
+        return await self._log.append(self._subject, payload, expected=expected)
+
+    async def read(self, after: int = 0) -> list[Stored]:
+        """Every entry behind a sequence."""
+        return await self._log.read(self._subject, after=after)
+
+    async def erase(self) -> None:
+        """Removes every entry."""
+        await self._log.purge(self._subject)
+
+
 class PlatformSpace:
     """What belongs to no tenant. Made once, by `Tenancy.platform`."""
 
@@ -377,6 +397,10 @@ class PlatformSpace:
     def records(self, bucket: Bucket, *prefix: str, kind: type[T]) -> Records[T]:
         """The platform's records of one kind under a fixed prefix."""
         return Records(self._doors.store, bucket, prefix, kind)
+
+    def trail(self, tenant: str) -> Trail:
+        """The audit entries of a tenant, or of the platform itself."""
+        return Trail(self._doors, tenant)
 
 
 class Tenancy:
@@ -396,6 +420,27 @@ class Tenancy:
     def platform(self) -> PlatformSpace:
         """For the authorization server and administration."""
         return PlatformSpace(self._doors)
+
+    async def erase(self, tenant: str) -> int:
+        """Removes all that a tenant has: jobs, logs, large parts, records; returns how much there was.
+
+        Whoever still holds a part of it may write once more: so this is done until nothing is found any more. Not
+        here: the tenant's own record, its audit trail, and what the authorization server has of it.
+        """
+        tenant = _tenant(tenant)
+        erased = await self._doors.queue.purge(f"cb.agent.execute.{tenant}.>")
+        for subject, count in (await self._doors.log.subjects(f"cb.agent.events.*.{tenant}.*")).items():
+            await self._doors.log.purge(subject)
+            erased += count
+        for kind in ("log", "sealed"):
+            erased += await self._doors.objects.erase(f"{kind}.{tenant}.")
+        for bucket in (each for each in BUCKETS if each not in OF_PLATFORM):
+            # One by one and not as a whole, so that whoever keeps copies in memory hears of it.
+            async for record in self._doors.store.scan(bucket, f"{tenant}.>"):
+                with suppress(WrongRevision):
+                    await self._doors.store.delete(bucket, record.key, revision=record.revision)
+                erased += 1
+        return erased
 
     def jobs(self, weights: Weights = even) -> AbstractAsyncContextManager[Jobs]:
         """Leased jobs of any tenant, for one worker; what to do with each is decided in the space `of_job`.

@@ -25,8 +25,6 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from mcp_agents.kernel.errors import Fault, Invalid
 
 KEY_BYTES: Final = 32
-PLATFORM: Final = "_platform"
-"""The vault's name for what belongs to no tenant; no tenant can be called so."""
 
 _NONCE_BYTES: Final = 12
 _HEX: Final = re.compile(r"[0-9A-Fa-f]{64}")

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from mcp_agents_auth.embedded import AuthServer, Described, build_auth
+from mcp_agents_auth.erasure import Erasure
 from mcp_agents_tools.surface.catalogue import Catalogue
 from mcp_agents_tools.surface.clients import HandOver
 from mcp_agents_tools.surface.plugin import Services
@@ -81,6 +82,7 @@ class House:
     catalogue: Catalogue
     services: Services
     auth: AuthServer
+    erasure: Erasure
     crew: Crew
     link: NatsLink
     state_key: bytes = field(repr=False)
@@ -174,10 +176,22 @@ async def open_house(
                 tool_servers=tool_servers,
                 models=models,
                 policies=policies,
+                administration=auth.administration,
+                audit=auth.audit,
                 hand_over=HandOver(settings.clients),
                 clock=clock,
             ),
             auth=auth,
+            erasure=Erasure(
+                tenancy,
+                auth.audit,
+                tenants=auth.tenants,
+                users=auth.users,
+                clients=auth.clients,
+                families=auth.families,
+                invitations=auth.invitations,
+                clock=clock,
+            ),
             crew=Crew(
                 tenancy=tenancy,
                 station=station,

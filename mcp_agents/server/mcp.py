@@ -22,12 +22,13 @@ from mcp_agents_tools.surface import prompts, scopes
 from mcp_agents_tools.surface.agent_server import agent_prompts, agent_resources, agent_tool, agent_topic
 from mcp_agents_tools.surface.catalogue import View
 from mcp_agents_tools.surface.plugin import Call, PromptSpec, ResourceSpec, ToolSpec
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from mcp_agents import __version__
 from mcp_agents.agents.catalog import invalid_fields
 from mcp_agents.execution.run import Run
 from mcp_agents.kernel import ids
+from mcp_agents.kernel.audit import Deed, audited
 from mcp_agents.kernel.errors import AgentsError, NotFound
 from mcp_agents.kernel.policy import OPEN, Act, Decision, Judge, denied
 from mcp_agents.kernel.principal import Principal
@@ -167,7 +168,7 @@ class Door:
                 return await self._tasks.created(call, await tool.long.begin(call, arguments))
             if tool.long and tool.long.required:
                 raise tasks.missing()
-            value = await _while_heard(seat, call, lambda: tool.function(call, arguments))
+            value = await _while_heard(seat, call, lambda: self._run(tool, call, arguments))
             return result_of(tool, value, links=call.client.protocol >= _LINKS_SINCE)
         except InputNeeded as needed:
             return needed.result()
@@ -180,6 +181,14 @@ class Door:
         except Exception:  # the boundary: a defect becomes an answer, its cause stays in our log
             log.exception("tool %s", params.name)
             return rendering.tool_error(rendering.defect())
+
+    async def _run(self, tool: ToolSpec, call: Call, arguments: BaseModel) -> Any:
+        """Runs a tool; one that administers only once that is written down."""
+        if not self._catalogue.administers(tool):
+            return await tool.function(call, arguments)
+        deed = Deed(call.principal, tool.name, tool.noted(arguments))
+        async with audited(self._services.audit, call.space.tenant, deed):
+            return await tool.function(call, arguments)
 
     async def get_task(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
         """A task, with its result, its error, or what it asks."""

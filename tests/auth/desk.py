@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit
+from weakref import WeakKeyDictionary
 
 import anyio.lowlevel
 import httpx2
@@ -19,6 +20,7 @@ from mcp_agents_auth.passwords import Passwords
 from mcp_agents_auth.users import User
 from starlette.applications import Starlette
 
+from mcp_agents.adapters.memory_log import MemoryLog
 from mcp_agents.adapters.memory_store import MemoryStore
 from mcp_agents.kernel.faults import NoFaults
 from mcp_agents.kernel.store import Bucket, Record
@@ -31,6 +33,9 @@ RESOURCE = f"{ISSUER}/mcp"
 REDIRECT = "https://app.example/callback"
 PASSWORD = "correct horse battery"
 VERIFIER = "v" * 43
+
+
+_LOGS: WeakKeyDictionary[MemoryStore, MemoryLog] = WeakKeyDictionary()
 
 
 class YieldingStore(MemoryStore):
@@ -50,9 +55,9 @@ class YieldingStore(MemoryStore):
 
 
 def platform(store: MemoryStore, clock: TestClock) -> PlatformSpace:
-    """The platform's space over a store; the other four doors stay shut."""
-    shut = cast(Any, None)
-    return Tenancy(Doors(store, shut, shut, shut, shut, clock, NoFaults())).platform()
+    """The platform's space over a store and the log that goes with it; the other three doors stay shut."""
+    shut, log = cast(Any, None), _LOGS.setdefault(store, MemoryLog())
+    return Tenancy(Doors(store, log, shut, shut, shut, clock, NoFaults())).platform()
 
 
 def quick_passwords() -> Passwords:

@@ -19,8 +19,9 @@ from mcp_agents_auth.signing import KeySet as StoredKeys
 
 from mcp_agents.adapters.memory_store import MemoryStore
 from mcp_agents.kernel.errors import Conflict, Denied, Invalid, NotFound
+from mcp_agents.kernel.ids import PLATFORM
 from mcp_agents.kernel.scopes import PLATFORM_ADMIN, TENANT_SCOPES
-from mcp_agents.security.keys import PLATFORM, MasterKey, Vault
+from mcp_agents.security.keys import MasterKey, Vault
 from tests.auth.desk import ISSUER, RESOURCE, Desk, build, platform
 
 

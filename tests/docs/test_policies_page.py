@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from mcp_agents_tools.surface.governance import PolicySetting
+from mcp_agents_tools.surface.governance.policies import PolicySetting
 
 from mcp_agents.kernel.policy import ACTIONS, Act
 from mcp_agents.kernel.principal import Principal

@@ -44,6 +44,7 @@ OPEN = {
     "/oauth/sign-in",
     "/oauth/consent",
     "/oauth/sign-out",
+    "/oauth/invitation",
     "/approvals/{id}",
 }
 """What answers without a token, and nothing else does."""

@@ -18,6 +18,7 @@ _COMMANDS: Final = {
     "user": "admin:user",
     "client": "admin:client",
     "keys": "admin:keys",
+    "audit": "admin:audit",
     "doctor": "doctor:doctor",
     "bench": "bench:bench",
 }

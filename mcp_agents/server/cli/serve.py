@@ -57,6 +57,7 @@ async def serve_until_stopped(settings: Settings) -> None:
             path = await house.auth.bootstrap()
             settle_memory()
             first_link = f"{public_url}{path}" if path else None
+            tasks.start_soon(house.erasure.keep)
             if settings.server.workers:
                 tasks.start_soon(house.crew.work, settings.server.workers)
             with _announced(settings, public_url):

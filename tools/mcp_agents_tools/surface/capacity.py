@@ -1,7 +1,7 @@
 """The plugin `capacity`: what a tenant, its users and its agents may spend, and how much of it may run at once."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Struct
 from pydantic import Field
@@ -91,6 +91,7 @@ class QuotaPage(Struct, frozen=True, kw_only=True):
 class BudgetSetting(Arguments):
     """A budget to set, or to remove by leaving both limits out."""
 
+    noted: ClassVar[tuple[str, ...]] = ("scope", "subject", "period", "limit_micro_usd", "limit_tokens")
     scope: Scope = Field(description="Whose spending is counted.")
     subject: str = Field(
         "", max_length=200, description="The agent (id or name), user (subject), session or workflow; not for `tenant`."
@@ -116,6 +117,7 @@ class BudgetListing(Arguments):
 class QuotaSetting(Arguments):
     """A quota to set; what is left out is not limited."""
 
+    noted: ClassVar[tuple[str, ...]] = ("scope", "subject", "max_concurrent", "max_queued", "weight")
     scope: Literal["tenant", "agent"] = Field(description="Whose runs are counted.")
     subject: str = Field("", max_length=64, description="The agent's id or name; not for `tenant`.")
     max_concurrent: int | None = Field(None, ge=0, le=100_000, description="Runs at once, over all workers.")

@@ -126,6 +126,10 @@ class Catalogue:
             name = found[0].template
         return self.scopes.get(name, "")
 
+    def administers(self, tool: ToolSpec) -> bool:
+        """Whether a call of this tool is written down in the audit trail before it runs."""
+        return self.scopes.get(tool.name, "").endswith(":admin") and not tool.hints.read_only
+
     def allowed(self, principal: Principal, name: str) -> bool:
         """Whether the caller may use this tool, resource template or prompt."""
         return name in self.scopes and principal.allows(self.scopes[name])

@@ -1,7 +1,7 @@
 """The plugin `models`: what models and names there are, how they do, whom a name would ask, and own names and keys."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Struct
@@ -166,6 +166,7 @@ class ModelRouting(Arguments):
 class KeySetting(Arguments):
     """A provider and a key for it."""
 
+    noted: ClassVar[tuple[str, ...]] = ("provider",)
     provider: str = _PROVIDER
     key: str = Field(min_length=1, max_length=10_000, description="Stored encrypted, never returned.", repr=False)
 
@@ -173,6 +174,7 @@ class KeySetting(Arguments):
 class KeyRef(Arguments):
     """One provider."""
 
+    noted: ClassVar[tuple[str, ...]] = ("provider",)
     provider: str = _PROVIDER
 
 

@@ -7,7 +7,7 @@ speaks the protocol. Nothing here knows MCP's wire types.
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict
@@ -20,6 +20,7 @@ from mcp_agents.execution.dispatch import Dispatcher
 from mcp_agents.execution.posting import Post
 from mcp_agents.execution.register import Register
 from mcp_agents.execution.run import ExecutionView
+from mcp_agents.kernel.administration import Administration
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import TenantSpace, Topic
@@ -27,12 +28,18 @@ from mcp_agents.kernel.toolserver import ToolServers
 from mcp_agents.models.router import ModelRouter
 from mcp_agents.scaling.budgets import Budgets
 from mcp_agents.scaling.quotas import Quotas
+from mcp_agents.security.audit import AuditTrail
 from mcp_agents.security.policy.engine import PolicyEngine
 from mcp_agents_tools.surface.clients import NOBODY, Client, HandOver
 
 
 class Arguments(BaseModel):
-    """Root of a tool's arguments: what is not declared is refused, with the name of the field."""
+    """Root of a tool's arguments: what is not declared is refused, with the name of the field.
+
+    `noted` are the fields that the audit trail shows, of a tool that needs an administrator's right: never a secret.
+    """
+
+    noted: ClassVar[tuple[str, ...]] = ()
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -53,6 +60,8 @@ class Services:
     tool_servers: ToolServers
     models: ModelRouter
     policies: PolicyEngine
+    administration: Administration
+    audit: AuditTrail
     hand_over: HandOver
     clock: Clock
 
@@ -207,6 +216,12 @@ class ToolSpec:
     text: Callable[[Any], str] | None = None
     links: Callable[[Any], list[Listed]] | None = None
     long: Long | None = None
+
+    def noted(self, arguments: BaseModel) -> str:
+        """What the audit trail shows of a call."""
+        fields = self.arguments.noted if issubclass(self.arguments, Arguments) else ()
+        shown = ((name, getattr(arguments, name)) for name in fields)
+        return ", ".join(f"{name}={', '.join(value) if isinstance(value, tuple) else value}" for name, value in shown)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

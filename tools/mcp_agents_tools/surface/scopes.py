@@ -73,12 +73,31 @@ CAPACITY: Final = {
     "quota_set": "capacity:admin",
     "quota_get": "capacity:read",
 }
+TENANCY: Final = {
+    "tenant_get": "tenancy:read",
+    "tenant_update": "tenancy:admin",
+    "user_invite": "tenancy:admin",
+    "user_list": "tenancy:read",
+    "user_remove": "tenancy:admin",
+    "user_suspend": "tenancy:admin",
+    "client_register": "tenancy:admin",
+    "client_list": "tenancy:read",
+    "client_revoke": "tenancy:admin",
+}
 POLICIES: Final = {
     "policy_set": "governance:admin",
     "policy_get": "governance:read",
     "policy_list": "governance:read",
     "policy_delete": "governance:admin",
     "policy_explain": "governance:read",
+}
+GOVERNANCE: Final = {
+    **POLICIES,
+    "role_assign": "governance:admin",
+    "role_revoke": "governance:admin",
+    "role_list": "governance:read",
+    "audit_query": "audit:read",
+    "audit_verify": "audit:read",
 }
 TASKS: Final = {
     "tasks/get": EXECUTIONS["execution_get"],

@@ -1,7 +1,7 @@
-"""The plugin `governance`: the policies of a tenant. What a rule may say is `security.policy.rules`."""
+"""The tools for the policies of a tenant. What a rule may say is `security.policy.rules`."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Struct
@@ -12,10 +12,8 @@ from mcp_agents.kernel.principal import Principal
 from mcp_agents.security.policy.book import Policy
 from mcp_agents.security.policy.engine import Compiled
 from mcp_agents.security.policy.rules import Effect, Rule
-from mcp_agents_tools.surface import scopes
-from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints, Plugin
-
-plugin = Plugin("governance", title="Governance", scopes=scopes.POLICIES)
+from mcp_agents_tools.surface.governance.named import plugin
+from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints
 
 Text = Annotated[str, Field(min_length=1, max_length=256)]
 Texts = Annotated[tuple[Text, ...], Field(max_length=64)]
@@ -92,6 +90,7 @@ class ActIn(BaseModel):
 class PolicySetting(Arguments):
     """What `policy_set` takes."""
 
+    noted: ClassVar[tuple[str, ...]] = ("name", "effect", "dry_run")
     name: str = _NAME
     effect: Effect = Field(
         "deny", description="deny wins over all; ask wants a person's approval; close needs an allow; allow gives it."
@@ -122,6 +121,7 @@ class PolicyRef(Arguments):
 class PolicyRemoval(Arguments):
     """Names a policy to take out of force."""
 
+    noted: ClassVar[tuple[str, ...]] = ("name",)
     name: str = _NAME
     expected_version: int | None = Field(None, ge=1, description="The version you read.")
 
