@@ -139,17 +139,19 @@ class TenantAdministration:
         """See the port."""
         _person(caller)
         roles, scopes = frozenset(order.roles), frozenset(order.scopes)
-        check_keys(list(order.keys))
+        credentials = order.credentials or bool(order.keys)
+        if order.keys:
+            check_keys(list(order.keys))  # before anything is made
         _may_give(caller, of_roles(roles) | scopes)
         client, secret = await self._clients.register(
             caller.tenant,
             order.name,
             redirect_uris=order.redirect_uris,
-            grant_types=(USER_GRANTS if order.redirect_uris or not order.credentials else frozenset())
-            | (_MACHINE if order.credentials else frozenset()),
+            grant_types=(USER_GRANTS if order.redirect_uris or not credentials else frozenset())
+            | (_MACHINE if credentials else frozenset()),
             scopes=scopes,
             roles=roles,
-            confidential=order.credentials,
+            confidential=credentials,
         )
         if order.keys:
             client, secret = await self._clients.set_keys(caller.tenant, client.id, list(order.keys)), None

@@ -10,6 +10,8 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from mcp_agents.kernel.errors import Invalid
 
 ALGORITHMS: Final = ["ES256", "RS256"]
+_RSA_BITS: Final = (2048, 8192)
+"""A larger key would make each check of a signature dear."""
 _PRIVATE: Final = {"d", "p", "q", "dp", "dq", "qi", "k"}
 
 
@@ -22,7 +24,7 @@ def check_keys(keys: list[dict[str, str]]) -> None:
         if not all(isinstance(value, str) for value in key.values()) or _PRIVATE & set(key):
             raise _bad_keys("Only public keys are taken.")
         if not key_algorithm(key):
-            raise _bad_keys("Keys are of the curve P-256, or RSA of 2048 bits and more.")
+            raise _bad_keys("Keys are of the curve P-256, or RSA of 2048 to 8192 bits.")
 
 
 def key_algorithm(key: Mapping[str, str]) -> str:
@@ -33,7 +35,7 @@ def key_algorithm(key: Mapping[str, str]) -> str:
                 public_key(key)
                 return "ES256"
             case "RSA":
-                return "RS256" if public_key(key).key_size >= 2048 else ""
+                return "RS256" if _RSA_BITS[0] <= public_key(key).key_size <= _RSA_BITS[1] else ""
     except (jwt.PyJWTError, ValueError, KeyError, TypeError, binascii.Error):
         return ""
     return ""

@@ -100,9 +100,7 @@ class Invitations:
             user = await self._users.verify(invitation.email, password)
             if not await self._burn(found):
                 raise _invalid()
-            return await self._users.set_roles(
-                user.id, invitation.tenant, roles | frozenset(user.memberships.get(invitation.tenant, ()))
-            )
+            return await self._users.change_roles(user.id, invitation.tenant, give=roles)
         self._users.check_password(password)
         if not await self._burn(found):
             raise _invalid()

@@ -55,8 +55,8 @@ class ClientView(Struct, frozen=True, kw_only=True):
 
 
 class ClientOrder(Struct, frozen=True, kw_only=True):
-    """What a new client is to be. With `credentials` it is a program that signs in as itself: with the public `keys`
-    (JWKs), or else with a secret."""
+    """What a new client is to be. With `credentials` it is a program that signs in as itself, with a secret; with
+    public `keys` (JWKs) it is one that signs assertions."""
 
     name: str
     redirect_uris: tuple[str, ...] = ()

@@ -3,8 +3,8 @@
 Each entry carries a code over itself and over the code of the one before (HMAC-SHA256 under a key derived from the
 master key), so that whoever can write to the store, but has not the master key, can forge none. The last entry of each
 chain is also kept in a record of its own, so that a chain cut off at its end is noticed. What nobody can notice from
-within: a store put back as a whole to an earlier day, and a forger who holds the master key. For that, take the number
-and the code of the last entry (`mcp-agents audit verify --json`) to another place now and then.
+within: a store put back to an earlier day, chain and record, and a forger who holds the master key. For that, take the
+number and the code of the last entry (`mcp-agents audit verify --json`) to another place now and then.
 
 Above: whoever acts; below: `PlatformSpace`.
 """

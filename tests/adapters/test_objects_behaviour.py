@@ -73,3 +73,20 @@ async def test_readers_see_one_version_or_the_other_while_it_is_replaced(objects
             await objects.put(name, version)
     assert set(seen) <= set(versions)
     assert await objects.get(name) == versions[-1]
+
+
+async def test_what_begins_alike_is_erased_with_every_part_of_it(objects: NatsObjects, link: NatsLink) -> None:
+    """Large ones in several parts, deleted ones too; what only begins similarly stays."""
+    mine, theirs = f"log.{uuid.uuid4().hex}", f"log.{uuid.uuid4().hex}"
+    for prefix in (mine, f"{mine}-2", theirs):
+        await objects.put(f"{prefix}.small", b"s")
+        await objects.put(f"{prefix}.large", prefix.encode() * 20_000)
+    await objects.put(f"{mine}.deleted", b"d")
+    await objects.delete(f"{mine}.deleted")
+    assert await objects.erase(f"{mine}.") == 3
+    assert [await objects.get(f"{mine}.{name}") for name in ("small", "large", "deleted")] == [None] * 3
+    for prefix in (f"{mine}-2", theirs):
+        assert await objects.get(f"{prefix}.large") == prefix.encode() * 20_000
+    stored = [message.data async for _, message in link.each("OBJ_cb_objects", "$O.cb_objects.>", 0)]
+    assert not any(mine.encode() + b"." in data or mine.encode() * 2 in data for data in stored)
+    assert await objects.erase(f"{mine}.") == 0

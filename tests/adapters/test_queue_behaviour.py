@@ -501,3 +501,25 @@ def test_a_subject_and_its_lane_are_one_to_one() -> None:
     assert lane_of("cb.agent.execute.acme") is None
     assert lane_of("cb.agent.execute.acme.ag_1.normal") is None
     assert len({lane_name(Lane("a", "b_high", "low")), lane_name(Lane("a", "b", "high"))}) == 2
+
+
+async def test_a_tenants_jobs_are_purged_and_nobody_elses(house: House) -> None:
+    """Of every agent and priority, waiting and leased; a worker that still holds one can let go of it."""
+    for tenant in ("acme", "acme-2"):
+        await house.put(tenant, "one", "two")
+        await house.put(tenant, "three", agent="ag_2", priority="high")
+    async with house.worker() as jobs:
+        (held,) = await jobs.take(1, 5)
+        assert await house.queue.purge("cb.agent.execute.acme.>") == 3
+        assert await house.messages() == 3
+        await held.done()
+        rest = [each async for each in _all(jobs)]
+    assert Counter(each.job.tenant for each in [held, *rest])["acme-2"] == 3
+    assert {each.job.tenant for each in rest} == {"acme-2"}
+
+
+async def _all(jobs: Jobs) -> AsyncIterator[Delivery]:
+    while taken := await jobs.take(10, 1):
+        for each in taken:
+            await each.done()
+            yield each

@@ -54,10 +54,15 @@ class YieldingStore(MemoryStore):
         return await super().write(bucket, key, value, revision=revision, ttl=ttl)
 
 
+def log_of(store: MemoryStore) -> MemoryLog:
+    """The log that goes with a store."""
+    return _LOGS.setdefault(store, MemoryLog())
+
+
 def platform(store: MemoryStore, clock: TestClock) -> PlatformSpace:
     """The platform's space over a store and the log that goes with it; the other three doors stay shut."""
-    shut, log = cast(Any, None), _LOGS.setdefault(store, MemoryLog())
-    return Tenancy(Doors(store, log, shut, shut, shut, clock, NoFaults())).platform()
+    shut = cast(Any, None)
+    return Tenancy(Doors(store, log_of(store), shut, shut, shut, clock, NoFaults())).platform()
 
 
 def quick_passwords() -> Passwords:

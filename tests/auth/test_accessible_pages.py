@@ -11,6 +11,7 @@ import pytest
 from mcp_agents_auth import pages
 
 from tests.auth.desk import ISSUER, PASSWORD, Desk, hidden
+from tests.auth.test_invitations import invited
 
 VOID: Final = frozenset({"meta", "input", "br", "hr", "link", "img"})
 COOKIE: Final = "__Host-mcp-agents"
@@ -131,6 +132,26 @@ async def _approval(desk: Desk) -> httpx2.Response:
     return httpx2.Response(page.status_code, headers=dict(page.headers), content=bytes(page.body))
 
 
+async def _invitation(desk: Desk) -> httpx2.Response:
+    return await desk.http.get(await invited(desk, "new@acme.example"))
+
+
+async def _invitation_of_somebody_known(desk: Desk) -> httpx2.Response:
+    await desk.auth.tenants.create("other", "Other")
+    await desk.auth.users.create("bob@other.example", PASSWORD, "other", frozenset({"viewer"}))
+    return await desk.http.get(await invited(desk, "bob@other.example"))
+
+
+async def _invitation_with_a_weak_password(desk: Desk) -> httpx2.Response:
+    page = await _invitation(desk)
+    form = {"csrf": hidden(page, "csrf"), "token": hidden(page, "token"), "password": "short"}
+    return await desk.http.post("/oauth/invitation", data=form)
+
+
+async def _invitation_not_valid(desk: Desk) -> httpx2.Response:
+    return await desk.http.get("/oauth/invitation?token=made-up")
+
+
 PAGES: Final[dict[str, Callable[[Desk], Awaitable[httpx2.Response]]]] = {
     each.__name__.removeprefix("_"): each
     for each in (
@@ -150,6 +171,10 @@ PAGES: Final[dict[str, Callable[[Desk], Awaitable[httpx2.Response]]]] = {
         _signed_out,
         _nobody_to_sign_out,
         _approval,
+        _invitation,
+        _invitation_of_somebody_known,
+        _invitation_with_a_weak_password,
+        _invitation_not_valid,
     )
 }
 

@@ -39,6 +39,11 @@ def another_name(real: str) -> str:
     return fresh(kind) + slash + tool
 
 
+def another_address(real: str) -> str:
+    """An address as long as the real one that nobody has."""
+    return fresh("member") + real[real.index("@") :]
+
+
 async def the_agent_id(owner: Tenant) -> str:
     return str((await owner.agent())["id"])
 
@@ -117,6 +122,22 @@ async def the_key(owner: Tenant) -> str:
     return key
 
 
+async def the_member(owner: Tenant) -> str:
+    return (await owner.member())[0]
+
+
+async def the_address(owner: Tenant) -> str:
+    return (await owner.member())[1]
+
+
+async def the_people(owner: Tenant, _: str) -> Any:
+    return (await owner.wire.call("user_list", {})).value
+
+
+async def the_clients(owner: Tenant, _: str) -> Any:
+    return (await owner.wire.call("client_list", {})).value
+
+
 @dataclass(frozen=True)
 class Form:
     """One way to name one kind of thing: how to own one, how to name one that never was, how its owner sees it."""
@@ -156,6 +177,10 @@ FORMS = {
     "policy": Form(the_policy, another_name, the_rule),
     "used policy name": Form(the_policy, another_name, the_rule),
     "provider's key": Form(the_provider, lambda real: real[::-1], the_provider_keys),
+    "member": Form(the_member, another_id, the_people),
+    "invitation": Form(Tenant.invitation, another_id, the_people),
+    "known address": Form(the_address, another_address, the_people),
+    "client": Form(Tenant.client, another_id, the_clients),
 }
 KINDS = {
     "agent": ("agent by id", "agent by name"),
@@ -179,8 +204,14 @@ KINDS = {
     "provider": ("provider's key",),
     "policy": ("policy",),
     "new policy": ("used policy name",),
+    "member": ("member",),
+    "member or invitation": ("member", "invitation"),
+    "address": ("known address",),
+    "client": ("client",),
 }
-CLAIMS = {"taken agent name", "taken server name", "used key", "used virtual name", "used policy name"}
+CLAIMS = {
+    "taken agent name", "taken server name", "used key", "used virtual name", "used policy name", "known address",
+}  # fmt: skip
 """What a stranger may use as well: each tenant has its own, so that the stranger's call succeeds."""
 
 
@@ -267,6 +298,20 @@ TOOLS: dict[str, tuple[dict[str, str], Others]] = {
     "policy_list": ({}, nothing_else),
     "policy_delete": ({"name": "policy"}, nothing_else),
     "policy_explain": ({}, always(action="delegate", resource="nobody")),
+    "tenant_get": ({}, nothing_else),
+    "tenant_update": ({}, always(title="Another")),
+    "user_invite": ({"email": "address"}, always(roles=["viewer"])),
+    "user_list": ({}, nothing_else),
+    "user_remove": ({"user_id": "member or invitation"}, nothing_else),
+    "user_suspend": ({"user_id": "member"}, nothing_else),
+    "role_assign": ({"user_id": "member"}, always(roles=["developer"])),
+    "role_revoke": ({"user_id": "member"}, always(roles=["viewer"])),
+    "role_list": ({}, nothing_else),
+    "client_register": ({}, always(name="Program", credentials=True)),
+    "client_list": ({}, nothing_else),
+    "client_revoke": ({"client_id": "client"}, nothing_else),
+    "audit_query": ({}, nothing_else),
+    "audit_verify": ({}, nothing_else),
 }
 TEMPLATES = {
     "cb://agents/{id}": {"id": "agent"},
@@ -313,6 +358,9 @@ DATA = frozenset(
         # what a policy's rule is compared with: texts, never looked up
         "action", "actions", "policy_explain.agent", "approved", "arguments", "cedar", "effect", "labels", "network",
         "region", "resource", "roles", "user",
+        # a tenant's name for people, what a client is told to be, and filters and places of one's own audit trail
+        "title", "client_register.name", "keys", "redirect_uris", "scopes", "act", "audit_query.cursor",
+        "audit_query.subject",
         *(f"{side}.{part}" for side in ("when", "unless") for part in (
             "agents", "resources", "users", "clients", "roles", "labels", "networks", "regions", "paths.argument",
             "paths.under",
@@ -564,6 +612,18 @@ async def test_an_idempotency_key_of_another_tenant_joins_nothing(matrix: Matrix
     assert outcome.foreign.value["agent_id"] == await outcome.stranger.twin()
     assert set(outcome.foreign.value) == set(outcome.never.value)
     assert not [mark for mark in (outcome.owner.name, *outcome.owner.owned) if mark in said(outcome)]
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.form == "known address"], ids=str)
+async def test_an_invitation_does_not_tell_whether_an_address_is_known_elsewhere(matrix: Matrix, row: Row) -> None:
+    """The stranger's invitations of a known and of an unknown address differ in nothing but their ids and links."""
+    outcome = matrix[row]
+    for answer, address in ((outcome.foreign, outcome.value), (outcome.never, outcome.ghost)):
+        invited = answer.value["invitation"]
+        assert invited["email"] == address
+        assert (invited["roles"], invited["state"]) == (["viewer"], "invited")
+    assert len(outcome.foreign.value["link"]) == len(outcome.never.value["link"])
+    assert outcome.own.error["code"] == "MEMBER_EXISTS"
 
 
 def said(outcome: Outcome) -> str:

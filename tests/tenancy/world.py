@@ -17,6 +17,7 @@ from mcp_agents.execution import approving
 from mcp_agents.execution.orders import Order
 from mcp_agents.execution.run import Run
 from mcp_agents.kernel import ids
+from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.events import (
     START,
     AnyEvent,
@@ -42,6 +43,7 @@ TWIN = "twin"
 """An agent's name that every tenant gives one of its own."""
 PROVIDER = "remote"
 """The provider of a configured model that nobody asks: a tenant may have a key for it."""
+ADMIN = frozenset({"admin"})
 MODELS = (
     {"name": "rule-based", "litellm_model": "rule-based"},
     {"name": "never-asked", "litellm_model": f"{PROVIDER}/never-asked", "api_base": "http://127.0.0.1:9/v1"},
@@ -55,10 +57,11 @@ def fresh(kind: str) -> str:
 
 @dataclass
 class Upstream:
-    """A real tool server: one tool that echoes, one that is entered and never left."""
+    """A real tool server: one tool that echoes, one that is entered and not left unless a test says so."""
 
     url: str = ""
     entered: dict[str, anyio.Event] = field(default_factory=dict)
+    left: dict[str, anyio.Event] = field(default_factory=dict)
 
     def server(self) -> MCPServer:
         """The tools."""
@@ -69,10 +72,11 @@ class Upstream:
             return text
 
         async def stay(mark: str) -> str:
-            """Never answers."""
+            """Answers when it may."""
+            self.left[mark] = anyio.Event()
             self.entered[mark].set()
-            await anyio.sleep_forever()
-            return ""
+            await self.left[mark].wait()
+            return f"left {mark}"
 
         made.add_tool(echo)
         made.add_tool(stay)
@@ -217,6 +221,31 @@ class Tenant:
         self.owned.add(made["virtual_model"])
         return str(made["virtual_model"])
 
+    async def member(self) -> tuple[str, str]:
+        """A member's id and address; beside it the tenant has an administrator who stays."""
+        users = self._house.auth.users
+        if "admin" not in self._once:
+            admin = await users.create(f"{fresh('admin')}@a.example", fresh("password"), self.name, ADMIN)
+            self._once["admin"] = admin.id
+        roles = frozenset({"viewer", "operator"})
+        made = await users.create(f"{fresh('member')}@a.example", fresh("password"), self.name, roles)
+        self.owned |= {made.id, made.email}
+        return made.id, made.email
+
+    async def invitation(self) -> str:
+        """The id of an open invitation."""
+        address = f"{fresh('invited')}@a.example"
+        made = (await self.wire.call("user_invite", {"email": address, "roles": ["viewer"]})).value["invitation"]
+        self.owned |= {made["id"], address}
+        return str(made["id"])
+
+    async def client(self) -> str:
+        """The id of a new client."""
+        order = {"name": fresh("client"), "roles": ["viewer"], "credentials": True}
+        made = (await self.wire.call("client_register", order)).value["client"]
+        self.owned |= {made["id"], made["name"]}
+        return str(made["id"])
+
     async def server(self, name: str = "") -> str:
         """The name of a new tool server."""
         spec = {"name": name or fresh("server"), "transport": "http", "url": self.upstream.url}
@@ -244,10 +273,10 @@ class World:
 
 
 @asynccontextmanager
-async def world(folder: Path) -> AsyncIterator[World]:
+async def world(folder: Path, clock: Clock | None = None) -> AsyncIterator[World]:
     """Everything open."""
     upstream = Upstream()
     async with upstream_served(mcp_app(upstream.server())) as port:
         upstream.url = f"http://127.0.0.1:{port}/mcp"
-        async with served(folder, models=MODELS) as house, browserless() as http:
+        async with served(folder, models=MODELS, clock=clock) as house, browserless() as http:
             yield World(house, http, upstream)
