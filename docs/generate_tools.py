@@ -75,6 +75,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     },
     "tool_server_get": {"name": "demo"},
     "tool_server_list": {},
+    "tool_server_authorize": {"name": "github"},
     "tool_server_refresh": {"name": "demo"},
     "tool_server_remove": {"name": "demo"},
     "tool_list": {"server": "demo"},

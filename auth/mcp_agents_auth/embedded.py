@@ -29,6 +29,7 @@ from mcp_agents_auth.passwords import Passwords
 from mcp_agents_auth.registration import Registration
 from mcp_agents_auth.resources import Resources
 from mcp_agents_auth.rights import CallerRights
+from mcp_agents_auth.run_tokens import RunTokens
 from mcp_agents_auth.service import Grants
 from mcp_agents_auth.sessions import BrowserSessions
 from mcp_agents_auth.signing import SigningKeys
@@ -78,6 +79,7 @@ class AuthServer:
     tokens: TokenIssuer
     verifier: TokenVerifier
     rights: CallerRights
+    identities: RunTokens
     administration: TenantAdministration
     audit: AuditTrail
     authorization: Authorization
@@ -148,6 +150,7 @@ def build_auth(
         issuer=issuer, resources=resources, signing=signing, families=families, tenants=tenants, clock=clock
     )
     verifier = TokenVerifier(issuer=issuer, resources=resources, signing=signing, standings=standings, clock=clock)
+    rights = CallerRights(tenants=tenants, users=users, clients=clients, families=families, clock=clock)
     authorization = Authorization(
         issuer=issuer,
         resources=resources,
@@ -180,7 +183,8 @@ def build_auth(
         signing=signing,
         tokens=tokens,
         verifier=verifier,
-        rights=CallerRights(tenants=tenants, users=users, clients=clients, families=families, clock=clock),
+        rights=rights,
+        identities=RunTokens(issuer, signing, rights, clock),
         authorization=authorization,
         service=service,
         administration=TenantAdministration(

@@ -63,7 +63,7 @@ class Exchange:
         if presented is None or parameters.get(f"{name}_type") != ACCESS_TOKEN:
             raise OAuthError("invalid_request", f"{name} and its type, an access token's, are needed.")
         try:
-            token = await self._verifier.verify(presented)
+            token = await self._verifier.verify(presented, exchanged=True)
         except Denied as bad:
             raise _refused() from bad
         if token.principal.tenant != client.tenant:
@@ -74,7 +74,9 @@ class Exchange:
         wanted = {parameters[name] for name in ("resource", "audience") if name in parameters}
         if len(wanted) > 1 or not all(self._tokens.resources.accepts(each) for each in wanted):
             raise OAuthError("invalid_target", "There is no such resource here.")
-        return wanted.pop() if wanted else subject.resource
+        if wanted:
+            return wanted.pop()
+        return subject.resource if self._tokens.resources.accepts(subject.resource) else self._tokens.resources.default
 
 
 def _refused() -> OAuthError:

@@ -4,6 +4,7 @@ Paths are answered under the issuer's own path and at the root, for proxies that
 the issuer, never from the request's Host.
 """
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import urlencode, urlsplit
@@ -28,7 +29,7 @@ _NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache", "X-Conten
 _PUBLIC: Final = {"Cache-Control": "public, max-age=300", "X-Content-Type-Options": "nosniff"}
 _SIGN_IN: Final = "sign-in"
 _SIGN_OUT: Final = "sign-out"
-_APPROVAL: Final = "approval"
+_FLOW: Final = re.compile(r"[a-z0-9-]{1,40}\.[A-Za-z0-9_-]{43}")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -67,12 +68,24 @@ def routes(auth: AuthServer) -> list[Route]:
 
 def cookie_name(issuer: str) -> str:
     """The cookie of a signed-in browser; `__Host-` needs https."""
-    return "__Host-mcp-agents" if issuer.startswith("https:") else "mcp-agents-sign-in"
+    if issuer.startswith("https:"):
+        return "__Host-mcp-agents"
+    # Cookies do not know ports: two servers on one machine would sign each other's people out.
+    return f"mcp-agents-sign-in-{urlsplit(issuer).port or 80}"
 
 
-def sign_in_for(issuer: str, approval_id: str) -> str:
-    """Where a browser signs in to come back to the page of an approval."""
-    return f"{issuer}/oauth/sign-in?{urlencode({'next': urlencode({_APPROVAL: approval_id})})}"
+def sign_in_for(issuer: str, back: dict[str, str]) -> str:
+    """Where a browser signs in to come back to the page of an `approval` or of a `flow` at a tool server."""
+    return f"{issuer}/oauth/sign-in?{urlencode({'next': urlencode(back)})}"
+
+
+def _led_back(parameters: dict[str, str]) -> str:
+    """The path of the page that a form leads back to; "" when it carries an authorization request, or nothing."""
+    if ids.is_id(parameters.get("approval", ""), "apr"):
+        return f"/approvals/{parameters['approval']}"
+    if _FLOW.fullmatch(parameters.get("flow", "")):
+        return f"/oauth/upstream/start?{urlencode({'flow': parameters['flow']})}"
+    return ""
 
 
 class _MachineEndpoints:
@@ -245,8 +258,8 @@ class _BrowserEndpoints:
         return response
 
     def _after_sign_in(self, form: Form) -> str:
-        if approval := form.parameters.get(_APPROVAL):
-            return f"{self._auth.issuer}/approvals/{approval}"
+        if path := _led_back(form.parameters):
+            return self._auth.issuer + path
         return f"{self._auth.issuer}/oauth/authorize?{form.encoded()}"
 
     async def _sign_in_page(self, form: dict[str, str], cookie: str, error: str = "", status: int = 200) -> Response:
@@ -273,12 +286,15 @@ class _BrowserEndpoints:
 
     async def _asked(self, query: str) -> tuple[Form | None, AuthorizeRequest | None]:
         """The authorization request that a form carries along, validated again; nothing when it carries none, and
-        no request when it leads back to an approval."""
+        no request when it leads back to a page of our own."""
         if not query:
             return None, None
         form = parse(query.encode("utf-8", "surrogatepass"))
-        if ids.is_id(form.once().get(_APPROVAL, ""), "apr"):
-            return Form({_APPROVAL: form.parameters[_APPROVAL]}, frozenset()), None
+        if _led_back(form.once()):
+            kept: dict[str, str] = {
+                name: form.parameters[name] for name in ("approval", "flow") if name in form.parameters
+            }
+            return Form(kept, frozenset()), None
         return form, await self._auth.authorization.validate(form.parameters, form.repeated)
 
     def _refused(self, error: Exception, *, may_redirect: bool = True) -> Response:

@@ -172,6 +172,16 @@ def approval_page(
     return _page("Approve this call?", body)
 
 
+def leading_page(title: str, href: str, label: str, *, user: User, facts: list[tuple[str, str]]) -> HTMLResponse:
+    """Says where a link leads, and what comes of following it."""
+    listed = "".join(f"<dt>{escape(name)}</dt><dd><bdi>{escape(text)}</bdi></dd>" for name, text in facts)
+    body = (
+        f"<p>Signed in as <bdi>{escape(user.email)}</bdi></p><dl>{listed}</dl>"
+        f'<p><a href="{escape(href)}">{escape(label)}</a></p>'
+    )
+    return _page(title, body)
+
+
 def _choice(offers: list[Offer]) -> str:
     rows = []
     for number, offer in enumerate(offers):

@@ -91,10 +91,15 @@ class TokenVerifier:
         self._signing, self._standings, self._clock = signing, standings, clock
         self._cache: OrderedDict[bytes, tuple[_Claims, float]] = OrderedDict()
 
-    async def verify(self, token: str) -> VerifiedToken:
-        """The caller behind a bearer token. Raises `Denied` (`TOKEN_INVALID`), whatever the reason."""
+    async def verify(self, token: str, *, exchanged: bool = False) -> VerifiedToken:
+        """The caller behind a bearer token. Raises `Denied` (`TOKEN_INVALID`), whatever the reason.
+
+        `exchanged`: the token is shown to the issuer itself, and may be one that is for the issuer alone.
+        """
         try:
             claims = await self._claims(token)
+            if not (self._resources.accepts(claims.aud) or (exchanged and claims.aud == self._issuer)):
+                raise _RefusedError("aud")
             return await self._with_standing(claims)
         except _RefusedError as reason:
             _log.debug("token refused: %s", reason)
@@ -183,8 +188,6 @@ class TokenVerifier:
             raise _RefusedError(type(cause).__name__) from cause
         if claims.iss != self._issuer:
             raise _RefusedError("iss")
-        if not self._resources.accepts(claims.aud):
-            raise _RefusedError("aud")
         return claims
 
     def _check_times(self, claims: _Claims) -> None:

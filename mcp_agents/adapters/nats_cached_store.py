@@ -19,7 +19,7 @@ from mcp_agents.adapters.nats_link import NatsLink
 from mcp_agents.kernel.store import Bucket, Record, Store
 
 CACHED: Final[frozenset[Bucket]] = frozenset(
-    {"cb_agents", "cb_tool_servers", "cb_models", "cb_capacity", "cb_tenants", "cb_policies"}
+    {"cb_agents", "cb_tool_servers", "cb_models", "cb_capacity", "cb_tenants", "cb_policies", "cb_vault"}
 )
 INDEXED: Final[frozenset[Bucket]] = frozenset({"cb_joins"})
 _KEPT: Final = 20_000

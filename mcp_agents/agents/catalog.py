@@ -120,9 +120,9 @@ class AgentCatalog:
         """Every agent of the tenant, oldest first."""
         return await self._agents(space).all()
 
-    def identity(self, agent: Agent) -> str:
+    def identity(self, agent_id: str) -> str:
         """What this agent, of this deployment, is known by in other ones: a digest that gives nothing away."""
-        return sha256(f"{self._home}\0{agent.id}".encode()).hexdigest()[:IDENTITY_LENGTH]
+        return sha256(f"{self._home}\0{agent_id}".encode()).hexdigest()[:IDENTITY_LENGTH]
 
     def topic(self, space: TenantSpace, agent_id: str) -> Topic:
         """The changes of one agent."""

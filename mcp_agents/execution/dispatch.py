@@ -113,7 +113,7 @@ class Dispatcher:
     async def start(self, space: TenantSpace, principal: Principal, order: Order, execution_id: str) -> None:
         """Accepts a run under an id that its caller owns (a call of a run, a requeued dead letter), once."""
         agent = (await self._agents.get(space, order.agent)).value
-        requested = order.requested(agent, principal, self._agents.identity(agent))
+        requested = order.requested(agent, principal, self._agents.identity(agent.id))
         prepared = _Prepared(execution_id, agent, requested, new=False)
         await self._accept(space, principal, order, prepared)
 
@@ -121,7 +121,7 @@ class Dispatcher:
         self, space: TenantSpace, principal: Principal, order: Order, *, rejoin: bool = False, joins: str = ""
     ) -> _Prepared:
         agent = (await self._agents.get(space, order.agent)).value
-        requested = order.requested(agent, principal, self._agents.identity(agent))
+        requested = order.requested(agent, principal, self._agents.identity(agent.id))
         minted = ids.mint("ex", self._tenancy.clock)
         if order.idempotency_key and not joins:
             known = await joining.by_key(space, principal, order, agent, minted)

@@ -20,6 +20,7 @@ Bucket = Literal[
     "cb_tenants",
     "cb_auth",
     "cb_policies",
+    "cb_vault",
 ]
 BUCKETS: tuple[Bucket, ...] = get_args(Bucket)
 OF_PLATFORM: frozenset[Bucket] = frozenset({"cb_tenants", "cb_auth"})

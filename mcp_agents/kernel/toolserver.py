@@ -14,18 +14,27 @@ BUILTIN: Final = "builtin"
 """The server name in bindings to the house's own tools."""
 
 Transport = Literal["stdio", "http"]
-AuthType = Literal["none", "bearer", "client_credentials"]
+AuthType = Literal["none", "bearer", "client_credentials", "authorization_code", "token_exchange"]
+Owner = Literal["tenant", "user", "agent"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamAuth:
     """How we sign in at a tool server. Never the caller's own token.
 
-    `bearer` needs `token`; `client_credentials` needs `client_id`, `client_secret` and `issuer` (the
-    authorization server the secret may be sent to), and takes `scope` (space separated).
+    - `bearer` needs `token`.
+    - `client_credentials` needs `client_id`, `client_secret` and `issuer` (the authorization server the secret may be
+      sent to).
+    - `authorization_code`: a person signs in at the server's authorization server (`issuer`, or the one that the
+      server names); `client_id` and `client_secret` where we are registered there already.
+    - `token_exchange`: each run shows a token of its own (`kernel.identity`); with `issuer`, `client_id` and
+      `client_secret` it is exchanged there first (RFC 8693).
+
+    `scope` is what to ask for, separated by spaces. `credentials` says whose `bearer` or `authorization_code` counts.
     """
 
     type: AuthType = "none"
+    credentials: Owner = "tenant"
     token: str = field(default="", repr=False)
     client_id: str = ""
     client_secret: str = field(default="", repr=False)
@@ -74,12 +83,14 @@ class UpstreamTool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolServer:
-    """A stored tool server, without its secrets. `target` is the command line or the URL."""
+    """A stored tool server, without its secrets. `target` is the command line or the URL; `tools` is empty until
+    somebody has signed in where listing needs that."""
 
     name: str
     transport: Transport
     target: str
     auth_type: AuthType
+    credentials: Owner
     env_names: tuple[str, ...]
     trust_annotations: bool
     effect_id: EffectIdPlace
@@ -87,6 +98,14 @@ class ToolServer:
     created_at: datetime
     updated_at: datetime
     revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authorized:
+    """What became of `authorize`: `set`, `removed`, or `sign_in`, and then `url` is the page for the person."""
+
+    state: Literal["set", "removed", "sign_in"]
+    url: str = ""
 
 
 class ToolServers(Protocol):
@@ -110,6 +129,15 @@ class ToolServers(Protocol):
 
     async def refresh(self, space: TenantSpace, principal: Principal, name: str) -> ToolServer:
         """Connects and lists again; stores what changed."""
+        ...
+
+    async def authorize(
+        self, space: TenantSpace, principal: Principal, name: str, *, agent: str = "", token: str = "", remove: bool
+    ) -> Authorized:
+        """Sets or removes the credential that the caller (or `agent`, an id; or the tenant) calls this server with.
+
+        Raises `NotFound`, `Invalid` (`AUTHORIZE_INVALID`), `Denied` for somebody else's without the right to.
+        """
         ...
 
     async def remove(self, space: TenantSpace, name: str, *, expected_revision: int | None) -> None:

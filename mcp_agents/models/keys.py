@@ -2,14 +2,15 @@
 
 One key per tenant and provider (the prefix of `provider_model`). It replaces the operator's for models of that
 provider, and goes where the operator configured the model to be, nowhere else: tenants set no addresses.
-Above it: the router, which calls with them, and the surface. Below: the vault and the tenant's records.
+Above it: the router, which calls with them, and the surface. Below: the tenant's secrets and records.
 """
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from msgspec import Struct
@@ -17,7 +18,7 @@ from msgspec import Struct
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Conflict, Invalid, NotFound, WrongRevision
 from mcp_agents.kernel.tenancy import Records, TenantSpace, Versioned
-from mcp_agents.security.keys import Vault
+from mcp_agents.security.secrets import TenantSecrets
 
 _KIND: Final = "key"
 _PROVIDER: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -54,14 +55,14 @@ class Credential:
     """
 
     lane: str
-    open: Callable[[], str] = field(repr=False)
+    open: Callable[[], Awaitable[str]] = field(repr=False)
 
 
 class ProviderKeys:
     """The keys of any tenant, always through its space."""
 
-    def __init__(self, vault: Vault, clock: Clock) -> None:
-        self._vault, self._clock = vault, clock
+    def __init__(self, secrets: TenantSecrets, clock: Clock) -> None:
+        self._secrets, self._clock = secrets, clock
 
     async def set(self, space: TenantSpace, provider: str, key: str, by: str) -> ProviderKey:
         """Stores a key, in place of one that is there. Raises `Invalid` (PROVIDER_KEY_INVALID), which shows
@@ -74,7 +75,7 @@ class ProviderKeys:
             )
         record = StoredKey(
             provider=provider,
-            sealed=self._vault.seal(space.tenant, _purpose(provider), key),
+            sealed=await self._secrets.seal(space, _purpose(provider), key),
             fingerprint=hashlib.sha256(f"{space.tenant}|{key}".encode()).hexdigest()[-4:],
             created_at=self._clock.now(),
             created_by=by,
@@ -111,11 +112,13 @@ class ProviderKeys:
         """The tenant's key for a provider, or the operator's."""
         found = await _records(space).get(_KIND, provider) if _PROVIDER.fullmatch(provider) else None
         if found is None:
-            return Credential("", lambda: operators)
-        sealed = found.value.sealed
-        return Credential(
-            f"{space.tenant}#{found.revision}", lambda: self._vault.unseal(space.tenant, _purpose(provider), sealed)
-        )
+            return Credential("", partial(_given, operators))
+        opened = partial(self._secrets.unseal, space, _purpose(provider), found.value.sealed)
+        return Credential(f"{space.tenant}#{found.revision}", opened)
+
+
+async def _given(key: str) -> str:
+    return key
 
 
 def _records(space: TenantSpace) -> Records[StoredKey]:

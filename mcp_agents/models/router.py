@@ -363,7 +363,7 @@ class ModelRouter:
             temperature=demand.temperature,
             max_tokens=demand.max_tokens,
             api_base=model.api_base,
-            api_key=credential.open(),
+            api_key=await credential.open(),
             timeout=seconds,
             response_schema=demand.response_schema,
             cache_key=demand.cache_key,

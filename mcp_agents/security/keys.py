@@ -2,8 +2,9 @@
 
 Not a key-management service: rotation of the master key means sealing everything anew. What is sealed is
 bound to its tenant and its purpose, so that a record copied to another place does not open there. Above it
-stand whoever stores secrets (the authorization server, tool servers, the embedded NATS); below it only the
-kernel and `cryptography`. It reads files and the mapping it is given, never the process environment.
+stand whoever stores the platform's secrets (the authorization server, the embedded NATS) and `secrets`, which
+keeps those of tenants; below it only the kernel and `cryptography`. It reads files and the mapping it is given,
+never the process environment.
 """
 
 import base64
@@ -26,7 +27,7 @@ from mcp_agents.kernel.errors import Fault, Invalid
 
 KEY_BYTES: Final = 32
 
-_NONCE_BYTES: Final = 12
+NONCE_BYTES: Final = 12
 _HEX: Final = re.compile(r"[0-9A-Fa-f]{64}")
 _SEALED: Final = re.compile(r"v1\.([0-9a-f]{16})\.([A-Za-z0-9_-]+)")
 _HOW: Final = "Give 32 random bytes as base64 or as 64 hexadecimal digits, for example from `openssl rand -base64 32`."
@@ -66,8 +67,8 @@ class Vault:
 
     def seal(self, tenant: str, purpose: str, plaintext: str) -> str:
         """`v1.{key_id}.{base64url(nonce, ciphertext, tag)}`; the same text seals differently each time."""
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = self._cipher(tenant).encrypt(nonce, plaintext.encode(), _bound_to(tenant, purpose))
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        sealed = self._cipher(tenant).encrypt(nonce, plaintext.encode(), bound_to(tenant, purpose))
         return f"v1.{self.key_id}.{_text(nonce + sealed)}"
 
     def unseal(self, tenant: str, purpose: str, sealed: str) -> str:
@@ -78,7 +79,7 @@ class Vault:
         """
         parts = _SEALED.fullmatch(sealed)
         if parts is None:
-            raise _damaged()
+            raise damaged()
         if parts[1] != self.key_id:
             raise Fault(
                 "KEY_MISMATCH",
@@ -88,9 +89,9 @@ class Vault:
             )
         try:
             blob = base64.urlsafe_b64decode(parts[2] + "=" * (-len(parts[2]) % 4))
-            opened = self._cipher(tenant).decrypt(blob[:_NONCE_BYTES], blob[_NONCE_BYTES:], _bound_to(tenant, purpose))
+            opened = self._cipher(tenant).decrypt(blob[:NONCE_BYTES], blob[NONCE_BYTES:], bound_to(tenant, purpose))
         except (InvalidTag, binascii.Error, ValueError) as cause:
-            raise _damaged() from cause
+            raise damaged() from cause
         return opened.decode()
 
     def _cipher(self, tenant: str) -> AESGCM:
@@ -189,7 +190,8 @@ def _hkdf(secret: bytes, info: str) -> bytes:
     return HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=info.encode()).derive(secret)
 
 
-def _bound_to(tenant: str, purpose: str) -> bytes:
+def bound_to(tenant: str, purpose: str) -> bytes:
+    """What a sealed text is authenticated with besides itself."""
     # The length keeps ("a", "b|c") and ("a|b", "c") apart.
     return f"{len(tenant)}|{tenant}|{purpose}".encode()
 
@@ -198,5 +200,6 @@ def _text(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
-def _damaged() -> Fault:
+def damaged() -> Fault:
+    """The one answer to whatever does not open."""
     return Fault("SECRET_DAMAGED", "A stored secret cannot be read.", "Restore it from a backup, or set it again.")

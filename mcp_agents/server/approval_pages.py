@@ -54,7 +54,7 @@ class _Desk:
         user = await self._house.auth.sessions.user_of(cookie)
         if not ids.is_id(approval_id, "apr"):
             return _gone()
-        sign_in = sign_in_for(self._house.auth.issuer, approval_id)
+        sign_in = sign_in_for(self._house.auth.issuer, {"approval": approval_id})
         if user is None:
             return RedirectResponse(sign_in, 303, pages.security_headers())
         try:

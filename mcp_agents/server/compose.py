@@ -14,8 +14,11 @@ from mcp_agents_tools.surface.catalogue import Catalogue
 from mcp_agents_tools.surface.clients import HandOver
 from mcp_agents_tools.surface.plugin import Services
 from mcp_agents_tools.toolsets.composite import CompositeToolsets
+from mcp_agents_tools.toolsets.credentials import Credentials
 from mcp_agents_tools.toolsets.hub import UpstreamHub
+from mcp_agents_tools.toolsets.oauth import OauthClient
 from mcp_agents_tools.toolsets.servers import StoredToolServers
+from mcp_agents_tools.toolsets.sign_ins import SignIns
 from mcp_agents_tools.toolsets.toolbox import UpstreamToolsets
 
 from mcp_agents.adapters import nats_topology
@@ -69,6 +72,7 @@ from mcp_agents.security.fetching import GuardedFetch
 from mcp_agents.security.keys import MasterKey, Vault, load_master_key
 from mcp_agents.security.policy.book import PolicyBook
 from mcp_agents.security.policy.engine import PolicyEngine
+from mcp_agents.security.secrets import TenantSecrets
 from mcp_agents.server.config import ModelSettings, Settings, environment
 
 
@@ -83,6 +87,9 @@ class House:
     services: Services
     auth: AuthServer
     erasure: Erasure
+    tool_servers: StoredToolServers
+    sign_ins: SignIns
+    secrets: TenantSecrets
     crew: Crew
     link: NatsLink
     state_key: bytes = field(repr=False)
@@ -120,14 +127,19 @@ async def open_house(
         tenancy = Tenancy(await _doors(link, clock, faults, record=record))
         egress = AddressRule(allowed_origins=frozenset({public_url}), allow_private=settings.is_loopback)
         hub = await stack.enter_async_context(UpstreamHub(egress, clock=clock))
-        tool_servers = StoredToolServers(hub, vault, clock, stdio=settings.stdio)
-        toolsets = CompositeToolsets(UpstreamToolsets(hub, tool_servers), AgentStates(clock))
+        tenant_secrets = TenantSecrets(vault, clock)
         litellm = LitellmModel()
         stack.push_async_callback(litellm.aclose)
         direct = OpenaiWireModel()
         stack.push_async_callback(direct.aclose)
         clients: dict[str, Model] = {"rule": RuleModel(), "litellm": litellm, "openai": direct}
-        models = _models(settings, clients, ProviderKeys(vault, clock), clock)
+        models = _models(settings, clients, ProviderKeys(tenant_secrets, clock), clock)
+        auth = _auth(settings, tenancy, vault, egress, clock, public_url)
+        oauth = OauthClient(egress)
+        credentials = Credentials(tenant_secrets, oauth, clock)
+        sign_ins = SignIns(credentials, oauth, auth.identities, tenant_secrets, clock, public_url)
+        tool_servers = StoredToolServers(hub, tenant_secrets, sign_ins, clock, stdio=settings.stdio)
+        toolsets = CompositeToolsets(UpstreamToolsets(hub, tool_servers), AgentStates(clock))
 
         agents = AgentCatalog(clock, Checks(model=models.check, unknown=toolsets.unknown), public_url)
         quotas, budgets = Quotas(), Budgets(clock)
@@ -135,20 +147,6 @@ async def open_house(
         attention = Attention(clock, settings.executions.abandon_after_seconds)
         await stack.enter_async_context(attention.keeping())
         register = Register(clock)
-        described = Described(
-            fetch=GuardedFetch(egress) if settings.auth.client_metadata_documents else None,
-            domains=settings.auth.client_metadata_domains,
-            loopback=settings.is_loopback,
-        )
-        auth = build_auth(
-            tenancy.platform(),
-            vault,
-            clock,
-            public_url,
-            f"{public_url}/mcp",
-            described=described,
-            dynamic_registration=settings.auth.dynamic_registration,
-        )
         policies = PolicyEngine(PolicyBook(clock))
         gates = Gates(auth.rights, policies)
         dispatcher = Dispatcher(tenancy, agents, station, slots, quotas, register, attention, gates)
@@ -192,6 +190,9 @@ async def open_house(
                 invitations=auth.invitations,
                 clock=clock,
             ),
+            tool_servers=tool_servers,
+            sign_ins=sign_ins,
+            secrets=tenant_secrets,
             crew=Crew(
                 tenancy=tenancy,
                 station=station,
@@ -204,6 +205,26 @@ async def open_house(
             link=link,
             state_key=master.derive("request-state"),
         )
+
+
+def _auth(
+    settings: Settings, tenancy: Tenancy, vault: Vault, egress: AddressRule, clock: Clock, public_url: str
+) -> AuthServer:
+    """The authorization server of this house."""
+    described = Described(
+        fetch=GuardedFetch(egress) if settings.auth.client_metadata_documents else None,
+        domains=settings.auth.client_metadata_domains,
+        loopback=settings.is_loopback,
+    )
+    return build_auth(
+        tenancy.platform(),
+        vault,
+        clock,
+        public_url,
+        f"{public_url}/mcp",
+        described=described,
+        dynamic_registration=settings.auth.dynamic_registration,
+    )
 
 
 @asynccontextmanager

@@ -37,6 +37,7 @@ from mcp_agents.server.compose import House
 from mcp_agents.server.config import LOOPBACK
 from mcp_agents.server.mcp import AGENT_PREFIX, Door, Seat
 from mcp_agents.server.streams import Held
+from mcp_agents.server.upstream_pages import routes as upstream_routes
 
 log = logging.getLogger("mcp_agents.http")
 
@@ -90,6 +91,7 @@ def app(house: House, door: Door | None = None) -> Starlette:
             Route(WELL_KNOWN + "/{path:path}", metadata),
             *authorization_routes(house.auth),
             *approval_routes(house),
+            *upstream_routes(house),
             Route("/mcp", gate),
             Route("/mcp/{selection:path}", gate),
         ],

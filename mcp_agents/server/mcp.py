@@ -514,7 +514,10 @@ class Door:
         traceparent = str(meta.get("traceparent", ""))
         depth = meta.get(f"{rendering.META_PREFIX}depth", 0)
         effect_id = meta.get(f"{rendering.META_PREFIX}effect_id", "")
-        way, client, chain = asking(ctx, params), client_of(ctx), chain_of(meta)
+        way, client = asking(ctx, params), client_of(ctx)
+        # Agents that the token itself says act come first: the rest of the chain is only the caller's word.
+        signed = tuple(self._services.agents.identity(each) for each in seat.principal.actors if ids.is_id(each, "ag"))
+        chain = (*signed, *(each for each in chain_of(meta) if each not in signed))
         return Call(
             principal=seat.principal,
             space=self._tenancy.of(seat.principal),

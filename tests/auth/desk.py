@@ -59,10 +59,15 @@ def log_of(store: MemoryStore) -> MemoryLog:
     return _LOGS.setdefault(store, MemoryLog())
 
 
-def platform(store: MemoryStore, clock: TestClock) -> PlatformSpace:
-    """The platform's space over a store and the log that goes with it; the other three doors stay shut."""
+def tenancy_over(store: MemoryStore, clock: TestClock) -> Tenancy:
+    """Spaces over a store and the log that goes with it; the other three doors stay shut."""
     shut = cast(Any, None)
-    return Tenancy(Doors(store, log_of(store), shut, shut, shut, clock, NoFaults())).platform()
+    return Tenancy(Doors(store, log_of(store), shut, shut, shut, clock, NoFaults()))
+
+
+def platform(store: MemoryStore, clock: TestClock) -> PlatformSpace:
+    """The platform's space over a store."""
+    return tenancy_over(store, clock).platform()
 
 
 def quick_passwords() -> Passwords:

@@ -45,6 +45,8 @@ OPEN = {
     "/oauth/consent",
     "/oauth/sign-out",
     "/oauth/invitation",
+    "/oauth/upstream/start",
+    "/oauth/upstream/callback",
     "/approvals/{id}",
 }
 """What answers without a token, and nothing else does."""

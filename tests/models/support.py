@@ -15,6 +15,7 @@ from mcp_agents.models.catalog import ConfiguredModel
 from mcp_agents.models.keys import ProviderKeys
 from mcp_agents.models.router import Demand, ModelRouter, PricedAnswer, Setback
 from mcp_agents.security.keys import MasterKey, Vault
+from mcp_agents.security.secrets import TenantSecrets
 from tests.models.asking import CANARY, user
 from tests.support.clock import TestClock
 
@@ -98,7 +99,7 @@ class Desk:
             {name.replace("__", ":"): targets for name, targets in virtual.items()},
             Book(),
             {"litellm": self.client, "rule": RuleModel()},
-            keys=ProviderKeys(Vault(MasterKey(b"k" * 32)), self.clock),
+            keys=ProviderKeys(TenantSecrets(Vault(MasterKey(b"k" * 32)), self.clock), self.clock),
             clock=self.clock,
             sleep=self._sleep,
         )

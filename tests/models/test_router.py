@@ -20,6 +20,7 @@ from mcp_agents.models.keys import ProviderKeys
 from mcp_agents.models.pricing import cost_micro_usd
 from mcp_agents.models.router import Demand, ModelRouter
 from mcp_agents.security.keys import MasterKey, Vault
+from mcp_agents.security.secrets import TenantSecrets
 from tests.models.asking import CANARY
 from tests.models.support import CHEAP, DEAR, UNKNOWN, Book, Desk, Scripted
 from tests.support.clock import TestClock
@@ -213,7 +214,7 @@ def test_settings_that_contradict_themselves_are_refused(
 def made(models: tuple[ConfiguredModel, ...], virtual: dict[str, tuple[str, ...]], *wires: str) -> ModelRouter:
     clock = TestClock()
     clients = {wire: Scripted() for wire in wires or ("litellm",)}
-    keys = ProviderKeys(Vault(MasterKey(b"k" * 32)), clock)
+    keys = ProviderKeys(TenantSecrets(Vault(MasterKey(b"k" * 32)), clock), clock)
     return ModelRouter(models, virtual, Book(), clients, keys=keys, clock=clock)
 
 

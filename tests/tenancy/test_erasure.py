@@ -83,6 +83,7 @@ async def furnished(me: Tenant) -> str:
     await me.invitation()
     await me.client()
     await wire.call("provider_key_set", {"provider": PROVIDER, "key": f"key-of-{me.name}"})
+    await wire.call("tool_server_authorize", {"name": await me.signed_server(), "agent": await me.twin(), "token": "t"})
     await wire.call("policy_set", {"name": "rule", "actions": ["delegate"], "when": {"agents": [me.name]}})
     await wire.call("budget_set", {"scope": "tenant", "period": "day", "limit_tokens": 1_000_000})
     await wire.call("quota_set", {"scope": "tenant", "max_concurrent": 50})
@@ -121,7 +122,8 @@ async def test_nothing_is_left_and_nothing_else_is_touched(there: World, clock: 
     assert len([each for each in before if each.of(lost.name)]) >= 50
     assert {each.stream for each in before if each.of(lost.name)} >= {
         "CB_AUDIT", "CB_JOBS", "KV_cb_agents", "KV_cb_executions", "KV_cb_tool_servers", "KV_cb_models",
-        "KV_cb_policies", "KV_cb_capacity", "KV_cb_ledger", "KV_cb_auth", "KV_cb_tenants", "OBJ_cb_objects",
+        "KV_cb_policies", "KV_cb_capacity", "KV_cb_ledger", "KV_cb_auth", "KV_cb_tenants", "KV_cb_vault",
+        "OBJ_cb_objects",
     }  # fmt: skip
 
     await house.erasure.begin(lost.name, CONSOLE)

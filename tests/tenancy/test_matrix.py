@@ -162,6 +162,7 @@ FORMS = {
     "approval as cursor": Form(Tenant.approval, another_id, the_approval),
     "deciding run": Form(Tenant.deciding, another_id, the_run),
     "run under way": Form(Tenant.running, another_id, the_run),
+    "server with credentials": Form(lambda owner: owner.signed_server("user"), another_name, the_server),
     "tool server": Form(Tenant.server, another_name, the_server),
     "one tool": Form(lambda owner: _bound(owner, "echo"), another_name, the_server),
     "every tool": Form(lambda owner: _bound(owner, "*"), another_name, the_server),
@@ -193,6 +194,7 @@ KINDS = {
     "approval cursor": ("approval as cursor",),
     "deciding run": ("deciding run",),
     "server": ("tool server",),
+    "own server": ("server with credentials",),
     "binding": ("one tool", "every tool", "an agent", "an agent by name"),
     "agent cursor": ("agent as cursor",),
     "run cursor": ("run as cursor",),
@@ -247,6 +249,10 @@ async def a_new_server(me: Tenant) -> dict[str, Any]:
     return {"name": fresh("server"), "transport": "http", "url": me.upstream.url}
 
 
+async def a_credential(me: Tenant) -> dict[str, Any]:
+    return {"name": await me.signed_server(), "token": "a-token"}
+
+
 async def a_decision(_: Tenant) -> dict[str, Any]:
     return {"approval_id": APPROVAL, "approve": False}
 
@@ -281,6 +287,7 @@ TOOLS: dict[str, tuple[dict[str, str], Others]] = {
     "tool_server_get": ({"name": "server"}, nothing_else),
     "tool_server_list": ({}, nothing_else),
     "tool_server_refresh": ({"name": "server"}, nothing_else),
+    "tool_server_authorize": ({"name": "own server", "agent": "agent"}, a_credential),
     "tool_server_remove": ({"name": "server"}, nothing_else),
     "tool_list": ({"server": "server"}, nothing_else),
     "model_list": ({}, nothing_else),
@@ -339,10 +346,12 @@ DATA = frozenset(
     {
         # texts, labels and settings that name nothing of a tenant
         "args", "auth.scope", "auth.token", "auth.client_id", "auth.client_secret", "auth.issuer", "auth.type",
-        "capabilities", "capability", "command", "context", "description", "effect_id.argument", "effect_id.header",
+        "auth.credentials", "capabilities", "capability", "command", "context", "description", "effect_id.argument",
+        "effect_id.header",
         "env", "exposes", "goal", "metadata", "output_schema", "overrides.virtual_model", "policy.unknown_effects",
         "prompt", "q", "reason", "request", "status", "strategy", "system_prompt", "tag", "tags", "task_type",
-        "transport", "url", "virtual_model", "provider_key_set.key", "by", "parts", "priority", "since",
+        "transport", "url", "virtual_model", "provider_key_set.key",
+        "tool_server_authorize.token", "by", "parts", "priority", "since",
         "execution_resume.action", "execution_resume.content", "message", "kind", "policy.approvals.tool",
         "policy.approvals.annotation", "policy.approvals.label", "policy.approvals.argument",
         "policy.approvals.approve", "policy.approvals.by", "until", "scope", "period",

@@ -246,6 +246,14 @@ class Tenant:
         self.owned |= {made["id"], made["name"]}
         return str(made["id"])
 
+    async def signed_server(self, credentials: str = "agent") -> str:
+        """The name of a new tool server at which agents, or people, have credentials of their own."""
+        auth = {"type": "bearer", "credentials": credentials, "token": "a-token"}
+        spec = {"name": fresh("server"), "transport": "http", "url": self.upstream.url, "auth": auth}
+        made = (await self.wire.call("tool_server_add", spec)).value
+        self.owned.add(made["name"])
+        return str(made["name"])
+
     async def server(self, name: str = "") -> str:
         """The name of a new tool server."""
         spec = {"name": name or fresh("server"), "transport": "http", "url": self.upstream.url}

@@ -5,8 +5,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
+from mcp_agents_auth.embedded import build_auth
+from mcp_agents_auth.run_tokens import RunTokens
+from mcp_agents_tools.toolsets.credentials import Credentials
 from mcp_agents_tools.toolsets.hub import UpstreamHub
+from mcp_agents_tools.toolsets.oauth import OauthClient
 from mcp_agents_tools.toolsets.servers import StdioPolicy, StoredToolServers
+from mcp_agents_tools.toolsets.sign_ins import SignIns
 from mcp_agents_tools.toolsets.toolbox import UpstreamToolsets
 
 from mcp_agents.adapters.memory_store import MemoryStore
@@ -16,6 +21,7 @@ from mcp_agents.kernel.tenancy import Doors, Tenancy, TenantSpace
 from mcp_agents.kernel.toolset import Invocation, Outcome
 from mcp_agents.security.egress import AddressRule
 from mcp_agents.security.keys import MasterKey, Vault
+from mcp_agents.security.secrets import TenantSecrets
 from tests.support.clock import TestClock
 
 ADMIN = Principal(tenant="acme", subject="ann", scopes=frozenset({"toolservers:admin", "toolservers:write"}))
@@ -31,12 +37,16 @@ class House:
     clock: TestClock
     store: MemoryStore
     hub: UpstreamHub
-    vault: Vault
+    secrets: TenantSecrets
+    identities: RunTokens
     tenancy: Tenancy
 
     def servers(self, stdio: StdioPolicy = "trusted") -> StoredToolServers:
         """The servers under a policy."""
-        return StoredToolServers(self.hub, self.vault, self.clock, stdio=stdio)
+        oauth = OauthClient(self.hub.egress)
+        kept = Credentials(self.secrets, oauth, self.clock)
+        sign_ins = SignIns(kept, oauth, self.identities, self.secrets, self.clock, "http://127.0.0.1:1")
+        return StoredToolServers(self.hub, self.secrets, sign_ins, self.clock, stdio=stdio)
 
     def toolsets(self, stdio: StdioPolicy = "trusted") -> UpstreamToolsets:
         """The toolsets over them."""
@@ -81,6 +91,7 @@ async def house(clock: TestClock) -> AsyncIterator[House]:
         clock=clock,
         faults=NoFaults(),
     )
-    vault = Vault(MasterKey(b"m" * 32))
+    vault, tenancy = Vault(MasterKey(b"m" * 32)), Tenancy(doors)
+    auth = build_auth(tenancy.platform(), vault, clock, "https://agents.example", "https://agents.example/mcp")
     async with UpstreamHub(AddressRule(allow_private=True), clock=clock, connect_seconds=10.0) as hub:
-        yield House(clock, store, hub, vault, Tenancy(doors))
+        yield House(clock, store, hub, TenantSecrets(vault, clock), auth.identities, tenancy)

@@ -53,6 +53,7 @@ TOOLSERVERS: Final = {
     "tool_server_get": "toolservers:read",
     "tool_server_list": "toolservers:read",
     "tool_server_refresh": "toolservers:write",
+    "tool_server_authorize": "toolservers:run",  # one's own; an agent's or the tenant's needs toolservers:write
     "tool_server_remove": "toolservers:write",
     "tool_list": "toolservers:read",
     "cb://tools": "toolservers:read",

@@ -12,7 +12,7 @@ from mcp_agents.kernel.policy import Act, denied
 from mcp_agents.kernel.tenancy import Topic
 from mcp_agents.kernel.toolserver import BUILTIN, EffectIdPlace, ToolServer, ToolServerSpec, UpstreamAuth, UpstreamTool
 from mcp_agents_tools.surface import scopes
-from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints, Listed, Plugin
+from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Form, Hints, Listed, Plugin
 
 plugin = Plugin(
     "toolservers",
@@ -50,6 +50,7 @@ class ToolServerView(Struct, frozen=True, kw_only=True):
     transport: Literal["stdio", "http"]
     target: str
     auth_type: str
+    credentials: str
     env_names: tuple[str, ...]
     trust_annotations: bool
     effect_id: EffectIdView
@@ -83,11 +84,18 @@ class AuthArgument(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    type: Literal["none", "bearer", "client_credentials"] = Field("none", description="The kind of sign-in.")
-    token: str = Field("", max_length=8192, description="For `bearer`: the token.", repr=False)
-    client_id: str = Field("", max_length=512, description="For `client_credentials`: our client id there.")
-    client_secret: str = Field("", max_length=1024, description="For `client_credentials`: our secret.", repr=False)
-    issuer: str = Field("", max_length=2048, description="The authorization server the secret may be sent to.")
+    type: Literal["none", "bearer", "client_credentials", "authorization_code", "token_exchange"] = Field(
+        "none",
+        description="The kind of sign-in. authorization_code: people sign in there (tool_server_authorize); "
+        "token_exchange: each run shows a token of its own.",
+    )
+    credentials: Literal["tenant", "user", "agent"] = Field(
+        "tenant", description="For `bearer` and `authorization_code`: whose sign-in a call carries."
+    )
+    token: str = Field("", max_length=8192, description="For `bearer`: the token; yours, with user.", repr=False)
+    client_id: str = Field("", max_length=512, description="Our client id there.")
+    client_secret: str = Field("", max_length=1024, description="Our secret there.", repr=False)
+    issuer: str = Field("", max_length=2048, description="The only authorization server that is asked.")
     scope: str = Field("", max_length=2048, description="Scopes to ask for, separated by spaces.")
 
 
@@ -135,6 +143,23 @@ class ToolServerRemoval(Arguments):
 
     name: str = _NAME
     expected_revision: int | None = Field(None, ge=1, description="The revision you read.")
+
+
+class Authorizing(Arguments):
+    """Whose credential for which server."""
+
+    name: str = _NAME
+    agent: str = Field("", max_length=64, description="An agent's id or name, where agents have their own.")
+    token: str = Field("", max_length=8192, description="For `bearer`: the token.", repr=False)
+    remove: bool = Field(False, description="Forgets the credential instead.")
+
+
+class AuthorizedView(Struct, frozen=True, kw_only=True):
+    """`set` or `removed`; `sign_in`: open `url` in a browser within ten minutes and sign in there."""
+
+    name: str
+    state: Literal["set", "removed", "sign_in"]
+    url: str
 
 
 class Nothing(Arguments):
@@ -222,6 +247,28 @@ async def tool_server_refresh(call: Call, args: ToolServerRef) -> ToolServerView
     known = await call.services.tool_servers.get(call.space, args.name)
     await _may_reach(call, known.target if known.transport == "http" else "")
     return _view(await call.services.tool_servers.refresh(call.space, call.principal, args.name))
+
+
+@plugin.tool(
+    "tool_server_authorize",
+    title="Sign in at a tool server",
+    arguments=Authorizing,
+    result=AuthorizedView,
+    hints=Hints(destructive=True, idempotent=True, open_world=True),
+)
+async def tool_server_authorize(call: Call, args: Authorizing) -> AuthorizedView:
+    """Sets the credential that you, an agent or the tenant calls a tool server with, or returns the page on which you
+    sign in at it. Credentials are stored encrypted, never returned, and used for nobody else."""
+    if call.state:  # the client has led the person to the page
+        return AuthorizedView(name=args.name, state="sign_in", url=call.state)
+    agent = (await call.services.agents.get(call.space, args.agent)).value.id if args.agent else ""
+    made = await call.services.tool_servers.authorize(
+        call.space, call.principal, args.name, agent=agent, token=args.token, remove=args.remove
+    )
+    if made.url and call.lead is not None:
+        page = Form(message=f"Sign in at {args.name}.", schema={"type": "object", "properties": {}}, url=made.url)
+        await call.lead({"sign_in": page}, state=made.url)
+    return AuthorizedView(name=args.name, state=made.state, url=made.url)
 
 
 @plugin.tool(

@@ -1,7 +1,8 @@
-"""The open connections to tool servers: one per tenant, server and revision of its record.
+"""The open connections to tool servers: one per tenant, server, revision of its record, and whose sign-in it carries.
 
 Opened at first use, closed when nobody used it for a while, when the record changed, when there are too
-many, and when the hub closes. Nothing is shared between tenants. One task group owns every connection;
+many, and when the hub closes. Nothing is shared between tenants, nor between people
+or agents with credentials of their own. One task group owns every connection;
 `upstream` is one of them, `servers` and `toolbox` stand above.
 """
 
@@ -25,11 +26,12 @@ _SWEEP_SECONDS: Final = 30.0
 
 
 class Key(NamedTuple):
-    """Whose connection it is, and to which version of which record."""
+    """Whose connection it is, and to which version of which record. `owner` is "" where the tenant signs in."""
 
     tenant: str
     name: str
     revision: int
+    owner: str = ""
 
 
 @dataclass(slots=True)
@@ -110,6 +112,12 @@ class UpstreamHub:
     async def forget(self, tenant: str, name: str) -> None:
         """Closes what is open to this server, in use or not."""
         for key in [key for key in self._seats if key[:2] == (tenant, name)]:
+            await self._close(key)
+
+    async def leave(self, key: Key) -> None:
+        """Closes one connection, unless somebody uses it just now."""
+        seat = self._seats.get(key)
+        if seat is not None and not seat.users:
             await self._close(key)
 
     async def close_idle(self) -> None:

@@ -5,28 +5,23 @@ environment, tokens and client secrets are in the record only sealed, each under
 """
 
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from msgspec import Struct
 
+from mcp_agents.kernel.tenancy import TenantSpace
 from mcp_agents.kernel.toolserver import (
     AuthType,
     EffectIdPlace,
+    Owner,
     ToolServer,
     ToolServerSpec,
     Transport,
     UpstreamAuth,
     UpstreamTool,
 )
+from mcp_agents.security.secrets import TenantSecrets
 from mcp_agents_tools.toolsets.upstream import Target
-
-
-class Sealer(Protocol):
-    """Encrypts what is at rest; `security.keys.Vault` is one. A text opens only for its tenant and purpose."""
-
-    def seal(self, tenant: str, purpose: str, plaintext: str) -> str: ...
-
-    def unseal(self, tenant: str, purpose: str, sealed: str) -> str: ...
 
 
 class StoredTool(Struct, frozen=True, kw_only=True):
@@ -44,7 +39,8 @@ class StoredTool(Struct, frozen=True, kw_only=True):
 
 
 class StoredServer(Struct, frozen=True, kw_only=True):
-    """A tool server. `sealed_env` and `sealed_secret` open only through a `Sealer`."""
+    """A tool server. `sealed_env` and `sealed_secret` open only through the tenant's
+    secrets. What people and agents sign in with is apart (`credentials`)."""
 
     name: str
     transport: Transport
@@ -65,6 +61,7 @@ class StoredServer(Struct, frozen=True, kw_only=True):
     updated_at: datetime
     effect_header: str = ""
     effect_argument: str = ""
+    credentials: Owner = "tenant"
     v: int = 1
 
 
@@ -73,11 +70,12 @@ def stored_tools(tools: list[UpstreamTool]) -> tuple[StoredTool, ...]:
     return tuple(StoredTool(**{name: getattr(tool, name) for name in StoredTool.__struct_fields__}) for tool in tools)
 
 
-def sealed_server(
-    spec: ToolServerSpec, tools: list[UpstreamTool], sealer: Sealer, tenant: str, subject: str, now: datetime
+async def sealed_server(
+    spec: ToolServerSpec, tools: list[UpstreamTool], secrets: TenantSecrets, space: TenantSpace, by: str, now: datetime
 ) -> StoredServer:
-    """The record of a server that was just added."""
-    secret = spec.auth.token or spec.auth.client_secret
+    """The record of a server that was just added. A token of somebody's own is not in it."""
+    shared = spec.auth.token if spec.auth.credentials != "user" else ""
+    secret = shared or spec.auth.client_secret
     return StoredServer(
         name=spec.name,
         transport=spec.transport,
@@ -89,31 +87,37 @@ def sealed_server(
         issuer=spec.auth.issuer,
         scope=spec.auth.scope,
         sealed_env={
-            name: sealer.seal(tenant, _env_purpose(spec.name, name), value) for name, value in spec.env.items()
+            name: await secrets.seal(space, _env_purpose(spec.name, name), value) for name, value in spec.env.items()
         },
-        sealed_secret=sealer.seal(tenant, _secret_purpose(spec.name), secret) if secret else "",
+        sealed_secret=await secrets.seal(space, secret_purpose(spec.name), secret) if secret else "",
         exposes=spec.exposes,
         trust_annotations=spec.trust_annotations,
-        added_by=subject,
+        added_by=by,
         tools=stored_tools(tools),
         created_at=now,
         updated_at=now,
         effect_header=spec.effect_id.header,
         effect_argument=spec.effect_id.argument,
+        credentials=spec.auth.credentials,
     )
 
 
-def target_of(server: StoredServer, command: tuple[str, ...], sealer: Sealer, tenant: str) -> Target:
+async def target_of(
+    server: StoredServer, command: tuple[str, ...], secrets: TenantSecrets, space: TenantSpace
+) -> Target:
     """How to connect, with the secrets in clear. `command` is what the policy made of the stored one."""
     env = {
-        name: sealer.unseal(tenant, _env_purpose(server.name, name), text) for name, text in server.sealed_env.items()
+        name: await secrets.unseal(space, _env_purpose(server.name, name), text)
+        for name, text in server.sealed_env.items()
     }
-    secret = sealer.unseal(tenant, _secret_purpose(server.name), server.sealed_secret) if server.sealed_secret else ""
+    sealed = server.sealed_secret
+    secret = await secrets.unseal(space, secret_purpose(server.name), sealed) if sealed else ""
     auth = UpstreamAuth(
         type=server.auth_type,
+        credentials=server.credentials,
         token=secret if server.auth_type == "bearer" else "",
         client_id=server.client_id,
-        client_secret=secret if server.auth_type == "client_credentials" else "",
+        client_secret=secret if server.auth_type != "bearer" else "",
         issuer=server.issuer,
         scope=server.scope,
     )
@@ -134,6 +138,7 @@ def public_view(server: StoredServer, revision: int) -> ToolServer:
         transport=server.transport,
         target=" ".join((server.command, *server.args)) if server.transport == "stdio" else server.url,
         auth_type=server.auth_type,
+        credentials=server.credentials,
         env_names=tuple(sorted(server.sealed_env)),
         trust_annotations=server.trust_annotations,
         effect_id=EffectIdPlace(header=server.effect_header, argument=server.effect_argument),
@@ -151,5 +156,6 @@ def _env_purpose(server: str, name: str) -> str:
     return f"tool-server/{server}/env/{name}"
 
 
-def _secret_purpose(server: str) -> str:
+def secret_purpose(server: str) -> str:
+    """What the secret of a server's record is sealed for."""
     return f"tool-server/{server}/secret"

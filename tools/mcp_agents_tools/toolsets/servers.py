@@ -7,6 +7,7 @@ server may be is settled here once when it is added and again whenever it is sta
 
 import re
 import sys
+from dataclasses import replace
 from typing import Final, Literal
 
 import msgspec
@@ -15,17 +16,36 @@ from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import AgentsError, Conflict, Denied, Invalid, NotFound, Unavailable, WrongRevision
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import Records, TenantSpace, Versioned
-from mcp_agents.kernel.toolserver import BUILTIN, ToolServer, ToolServerSpec, UpstreamAuth, UpstreamTool
+from mcp_agents.kernel.toolserver import (
+    BUILTIN,
+    Authorized,
+    ToolServer,
+    ToolServerSpec,
+    UpstreamAuth,
+    UpstreamTool,
+)
+from mcp_agents.security.secrets import TenantSecrets
 from mcp_agents_tools.toolsets import builtin
+from mcp_agents_tools.toolsets.credentials import Secret, owner_name
 from mcp_agents_tools.toolsets.hub import UpstreamHub
 from mcp_agents_tools.toolsets.listing import takes
-from mcp_agents_tools.toolsets.records import Sealer, StoredServer, public_view, sealed_server, stored_tools, target_of
+from mcp_agents_tools.toolsets.oauth import Registered, require_secure
+from mcp_agents_tools.toolsets.records import (
+    StoredServer,
+    public_view,
+    sealed_server,
+    secret_purpose,
+    stored_tools,
+    target_of,
+)
+from mcp_agents_tools.toolsets.sign_ins import SignIns, owner_of
 from mcp_agents_tools.toolsets.upstream import ConnectFailed, Reason, Target
 
 StdioPolicy = Literal["off", "sandboxed", "trusted"]
 
 DEMO_COMMAND: Final = "mcp-agents-demo-tools"
 ADMIN: Final = "toolservers:admin"
+WRITE: Final = "toolservers:write"
 RECORD_LIMIT: Final = 512 * 1024
 """Bytes of a stored server with its tools."""
 
@@ -40,22 +60,26 @@ _OUR_HEADERS: Final = re.compile(
     re.IGNORECASE,
 )
 """Headers that mean something to HTTP, to MCP or to whoever stands between; none of them may hold an effect id."""
+_LISTER: Final = "toolservers"
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 # -P: the working folder is not searched for modules, or a file lying there would run instead.
 _DEMO: Final = (sys.executable, "-P", "-m", "mcp_agents_tools.demo_server")
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class StoredToolServers:
     """Tool servers in the bucket `cb_tool_servers`, one record per name.
 
     Args:
-        sealer: encrypts environment values, tokens and client secrets.
+        secrets: encrypts environment values, tokens and client secrets.
+        sign_ins: whose sign-in a call carries.
         stdio: `off`, `sandboxed` (no sandbox exists yet, so only the packaged demo server runs) or `trusted`.
     """
 
-    def __init__(self, hub: UpstreamHub, sealer: Sealer, clock: Clock, *, stdio: StdioPolicy) -> None:
-        self._hub, self._sealer, self._clock, self._stdio = hub, sealer, clock, stdio
+    def __init__(
+        self, hub: UpstreamHub, secrets: TenantSecrets, sign_ins: SignIns, clock: Clock, *, stdio: StdioPolicy
+    ) -> None:
+        self.sign_ins = sign_ins
+        self._hub, self._secrets, self._clock, self._stdio = hub, secrets, clock, stdio
 
     async def add(self, space: TenantSpace, principal: Principal, spec: ToolServerSpec) -> ToolServer:
         """See the port. Raises `Invalid`, `Denied`, `Conflict` (`TOOL_SERVER_EXISTS`), `Unavailable`."""
@@ -70,17 +94,32 @@ class StoredToolServers:
             await self._check_urls(spec.url, spec.auth)
         if await self._records(space).get(spec.name) is not None:
             raise _exists(spec.name)
-        command = _command(spec.command, spec.args) if spec.transport == "stdio" else ()
-        target = Target(transport=spec.transport, command=command, env=spec.env, url=spec.url, auth=spec.auth)
-        tools = _exposed(await self._listed(target), spec.exposes)
-        _check_argument(spec, tools)
-        record = sealed_server(spec, tools, self._sealer, space.tenant, principal.subject, self._clock.now())
+        tools = await self._first_listed(space, principal, spec)
+        record = await sealed_server(spec, tools, self._secrets, space, principal.subject, self._clock.now())
         _check_size(record)
         try:
             revision = await self._records(space).create(spec.name, value=record)
         except WrongRevision as cause:
             raise _exists(spec.name) from cause
+        if spec.auth.type == "bearer" and spec.auth.credentials == "user":
+            secret = Secret(token=spec.auth.token)
+            await self.sign_ins.credentials.put(space, spec.name, owner_of("user", principal), secret)
         return public_view(record, revision)
+
+    async def _first_listed(self, space: TenantSpace, principal: Principal, spec: ToolServerSpec) -> list[UpstreamTool]:
+        """The tools of a server that is not stored yet; none where somebody has to sign in first."""
+        if spec.auth.type == "authorization_code":
+            await self.sign_ins.discover(spec.url, spec.auth.issuer)
+            return []
+        command = _command(spec.command, spec.args) if spec.transport == "stdio" else ()
+        target = Target(transport=spec.transport, command=command, env=spec.env, url=spec.url, auth=spec.auth)
+        if spec.auth.type == "token_exchange":
+            draft = await sealed_server(spec, [], self._secrets, space, principal.subject, self._clock.now())
+            sign_in = await self.sign_ins.prepared(space, _listing(principal), draft)
+            target = replace(target, source=sign_in.source)
+        tools = _exposed(await self._listed(target), spec.exposes)
+        _check_argument(spec, tools)
+        return tools
 
     def builtin(self) -> tuple[UpstreamTool, ...]:
         """See the port."""
@@ -98,7 +137,8 @@ class StoredToolServers:
     async def refresh(self, space: TenantSpace, principal: Principal, name: str) -> ToolServer:
         """Lists again. Raises like `add`, and `Conflict` (`REVISION_CONFLICT`) when it was changed meanwhile."""
         found = await self.stored(space, name)
-        listed = await self._listed(self.target(space, found.value))
+        sign_in = await self.sign_ins.prepared(space, _listing(principal), found.value)
+        listed = await self._listed(replace(await self.target(space, found.value), source=sign_in.source))
         tools = stored_tools(_exposed(listed, found.value.exposes, missing_is_wrong=False))
         if tools == found.value.tools:
             return public_view(found.value, found.revision)
@@ -120,7 +160,47 @@ class StoredToolServers:
             await self._records(space).delete(name, revision=found.revision)
         except WrongRevision as cause:
             raise _moved_on() from cause
+        await self.sign_ins.credentials.remove_all(space, name)
         await self._hub.forget(space.tenant, name)
+
+    async def authorize(
+        self, space: TenantSpace, principal: Principal, name: str, *, agent: str = "", token: str = "", remove: bool
+    ) -> Authorized:
+        """See the port."""
+        if principal.actors:
+            raise Denied(
+                "AUTHORIZE_NEEDS_PERSON", "Whoever acts for somebody cannot do this.", "Ask that person to do it."
+            )
+        server = (await self.stored(space, name)).value
+        if server.auth_type not in ("bearer", "authorization_code"):
+            raise _no_authorizing("This tool server takes no credentials of people or agents.")
+        if agent and server.credentials != "agent":
+            raise _no_authorizing("This tool server takes no credentials of agents.")
+        if server.credentials == "user":
+            owner = owner_of("user", principal)
+        else:
+            principal.require(WRITE)
+            owner = owner_name("agent", agent) if agent else owner_name("tenant")
+        credentials = self.sign_ins.credentials
+        if remove:
+            await credentials.remove(space, name, owner)
+            await self._hub.forget(space.tenant, name)
+            return Authorized(state="removed")
+        if server.auth_type == "authorization_code":
+            if token:
+                raise _no_authorizing("This tool server takes no token: people sign in at it.")
+            secret, sealed = "", server.sealed_secret
+            if sealed:
+                secret = await self._secrets.unseal(space, secret_purpose(name), sealed)
+            us = Registered(client_id=server.client_id, secret=secret)
+            whom = f"the agent {agent}" if agent else "you" if server.credentials == "user" else "everybody here"
+            return Authorized(state="sign_in", url=await self.sign_ins.begin(space, principal, server, us, owner, whom))
+        if not _TOKEN.fullmatch(token):
+            raise _no_authorizing("It needs a token of visible ASCII characters.")
+        if owner == owner_name("tenant"):
+            raise _no_authorizing("The token of the whole tenant is set when the tool server is added.")
+        await credentials.put(space, name, owner, Secret(token=token))
+        return Authorized(state="set")
 
     async def stored(self, space: TenantSpace, name: str) -> Versioned[StoredServer]:
         """The record itself, for `toolbox`. Raises `NotFound` (`TOOL_SERVER_UNKNOWN`)."""
@@ -129,12 +209,12 @@ class StoredToolServers:
             raise NotFound("TOOL_SERVER_UNKNOWN", "There is no such tool server.", "List them with tool_server_list.")
         return found
 
-    def target(self, space: TenantSpace, server: StoredServer) -> Target:
+    async def target(self, space: TenantSpace, server: StoredServer) -> Target:
         """How to reach a stored server, secrets in clear. Raises `Denied` or `Unavailable` as the policy is now."""
         if server.transport == "http":
-            return target_of(server, (), self._sealer, space.tenant)
+            return await target_of(server, (), self._secrets, space)
         self._check_stdio(server.command)
-        return target_of(server, _command(server.command, server.args), self._sealer, space.tenant)
+        return await target_of(server, _command(server.command, server.args), self._secrets, space)
 
     async def _listed(self, target: Target) -> list[UpstreamTool]:
         try:
@@ -146,18 +226,11 @@ class StoredToolServers:
 
     async def _check_urls(self, url: str, auth: UpstreamAuth) -> None:
         await self._hub.egress.check(url)
-        if auth.type == "client_credentials":
+        if auth.issuer:
             await self._hub.egress.check(auth.issuer)
         for each in (url, auth.issuer):
-            if auth.type == "none" or not each:
-                continue
-            endpoint = self._hub.egress.inspect(each)
-            if endpoint.scheme == "http" and endpoint.host not in _LOOPBACK:
-                raise Invalid(
-                    "TOOL_SERVER_PLAIN_HTTP",
-                    "A secret is not sent over plain http to another machine.",
-                    "Use an https URL.",
-                )
+            if auth.type != "none" and each:
+                require_secure(self._hub.egress, each)
 
     def _check_stdio(self, command: str) -> None:
         if self._stdio == "off":
@@ -176,6 +249,11 @@ class StoredToolServers:
 
     def _records(self, space: TenantSpace) -> Records[StoredServer]:
         return space.records("cb_tool_servers", StoredServer)
+
+
+def _listing(principal: Principal) -> Principal:
+    """The caller as whoever only lists tools: not the person, who could do more."""
+    return principal.acting(_LISTER)
 
 
 def _command(command: str, args: tuple[str, ...]) -> tuple[str, ...]:
@@ -198,6 +276,10 @@ def _check_shape(spec: ToolServerSpec) -> None:
     given = spec.auth.client_id and spec.auth.client_secret and spec.auth.issuer
     if spec.auth.type == "client_credentials" and not given:
         raise _invalid("Sign-in by client_credentials needs client_id, client_secret and issuer.")
+    if spec.auth.type == "token_exchange" and spec.auth.issuer and not spec.auth.client_id:
+        raise _invalid("Sign-in by token_exchange at an issuer needs client_id.")
+    if spec.auth.credentials != "tenant" and spec.auth.type not in ("bearer", "authorization_code"):
+        raise _invalid("Only bearer and authorization_code know credentials of users or agents.")
 
 
 def _check_effect_id(spec: ToolServerSpec) -> None:
@@ -269,6 +351,10 @@ def _not_connected(reason: Reason) -> AgentsError:
 
 def _invalid(says: str) -> Invalid:
     return Invalid("TOOL_SERVER_INVALID", says, "Correct it and call again.")
+
+
+def _no_authorizing(says: str) -> Invalid:
+    return Invalid("AUTHORIZE_INVALID", says, "See tool_server_get for how it signs in.")
 
 
 def _exists(name: str) -> Conflict:

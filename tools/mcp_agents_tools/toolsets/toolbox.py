@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import anyio
+
 from mcp_agents.kernel.errors import AgentsError, Denied, Exhausted, NotFound, Unavailable
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import TenantSpace
@@ -44,7 +46,12 @@ class UpstreamToolsets:
             record = known.get(server)
             if record is not None:
                 origins |= {(server, each.name): _tool(record, each) for each in _chosen(record, tool)}
-        yield UpstreamToolset(self._hub, self._servers, space, origins)
+        toolset = UpstreamToolset(self._hub, self._servers, Whom(space, principal), origins)
+        try:
+            yield toolset
+        finally:
+            with anyio.CancelScope(shield=True):
+                await toolset.leave()
 
     async def unknown(self, space: TenantSpace, bindings: tuple[str, ...]) -> list[str]:
         """The bindings that name no tool of this tenant, in the order given."""
@@ -68,6 +75,14 @@ class UpstreamToolsets:
 
 
 @dataclass(frozen=True, slots=True)
+class Whom:
+    """For whom tools are called: the caller with the agent that acts, in the tenant's space."""
+
+    space: TenantSpace
+    principal: Principal
+
+
+@dataclass(frozen=True, slots=True)
 class _Bound:
     origin: Origin
     tool: Tool
@@ -76,10 +91,9 @@ class _Bound:
 class UpstreamToolset:
     """Fills the kernel's `Toolset` for one run."""
 
-    def __init__(
-        self, hub: UpstreamHub, servers: StoredToolServers, space: TenantSpace, origins: dict[Origin, Tool]
-    ) -> None:
-        self._hub, self._servers, self._space = hub, servers, space
+    def __init__(self, hub: UpstreamHub, servers: StoredToolServers, whom: Whom, origins: dict[Origin, Tool]) -> None:
+        self._hub, self._servers, self._whom = hub, servers, whom
+        self._own: set[Key] = set()
         self._bound = {
             name: _Bound(
                 origin,
@@ -100,22 +114,34 @@ class UpstreamToolset:
             return Refused(code="TOOL_NOT_FOUND", message=f"There is no tool named {invocation.tool[:64]}.")
         server, tool = bound.origin
         try:
-            found = await self._servers.stored(self._space, server)
+            found = await self._servers.stored(self._whom.space, server)
         except NotFound as error:
             return _refused(error)
         chosen = _chosen(found.value, tool)
         if not chosen:
             return Refused(code="TOOL_NOT_FOUND", message="The tool server does not offer this tool any more.")
+        space = self._whom.space
         try:
-            target = self._servers.target(self._space, found.value)
+            sign_in = await self._servers.sign_ins.prepared(
+                space, self._whom.principal, found.value, invocation.execution_id
+            )
+            target = replace(await self._servers.target(space, found.value), source=sign_in.source)
         except (Denied, Unavailable) as error:
             return _refused(error)
+        key = Key(space.tenant, server, found.revision, sign_in.owner)
+        if sign_in.single_use:
+            self._own.add(key)
         try:
-            async with self._hub.use(Key(self._space.tenant, server, found.revision), target) as upstream:
+            async with self._hub.use(key, target) as upstream:
                 arguments = _identified(invocation, chosen[0], found.value.effect_argument)
                 return await upstream.call(tool, arguments, _meta(invocation), invocation.timeout)
         except Exhausted as error:
             return _refused(error)
+
+    async def leave(self) -> None:
+        """Closes the connections that were this run's alone."""
+        for key in self._own:
+            await self._hub.leave(key)
 
 
 def _identified(invocation: Invocation, tool: StoredTool, argument: str) -> dict[str, Any]:
@@ -159,4 +185,5 @@ def _chosen(record: StoredServer, tool: str) -> tuple[StoredTool, ...]:
 
 
 def _refused(error: AgentsError) -> Refused:
-    return Refused(code=error.code, message=error.public)
+    # What to do about a sign-in is for people: the model can pass it on.
+    return Refused(code=error.code, message=f"{error.public} {error.next_step}")

@@ -87,12 +87,16 @@ _decode_posted: Final = msgspec.json.Decoder(_Posted).decode
 
 
 class GuardedTransport(httpx2.AsyncBaseTransport):
-    """One tool server's connections. `last_status` is the last HTTP status any answer had, 0 before the first.
+    """One tool server's connections, or with an empty `endpoint` those to something else.
+
+    `last_status` is the last HTTP status any answer had, 0 before the first.
 
     `effect_header` names a header that repeats the effect id of a call's `_meta`; empty: there is none.
     """
 
-    def __init__(self, rule: Addresses, endpoint: str, *, limit: int = ANSWER_LIMIT, effect_header: str = "") -> None:
+    def __init__(
+        self, rule: Addresses, endpoint: str = "", *, limit: int = ANSWER_LIMIT, effect_header: str = ""
+    ) -> None:
         self._rule, self._endpoint, self._limit = rule, httpx2.URL(endpoint), limit
         self._effect_header = effect_header
         self._word = secrets.token_hex(16)

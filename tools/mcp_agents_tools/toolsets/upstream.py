@@ -7,16 +7,18 @@ lives, `servers` what it points at; the network is `transport` and `stdio`.
 """
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, cast
 
 import anyio
+import httpx2
 import mcp_types as mcp
 from anyio.abc import TaskGroup, TaskStatus
 from mcp.client._probe import negotiate_auto
+from mcp.client.auth import OAuthFlowError
 from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
 from mcp.client.session import ClientSession
 from mcp.client.streamable_http import streamable_http_client
@@ -26,11 +28,13 @@ from pydantic import ValidationError
 
 from mcp_agents import __version__
 from mcp_agents.kernel.clock import Clock
+from mcp_agents.kernel.errors import AgentsError
 from mcp_agents.kernel.toolserver import Transport, UpstreamAuth, UpstreamTool
 from mcp_agents.kernel.toolset import Outcome, Refused
 from mcp_agents_tools.toolsets import outcomes
 from mcp_agents_tools.toolsets.listing import TOOL_LIMIT, kept_tool
 from mcp_agents_tools.toolsets.stdio import child_streams
+from mcp_agents_tools.toolsets.tokens import TokenSource
 from mcp_agents_tools.toolsets.transport import Addresses, GuardedClient, GuardedTransport, Kind, Trouble
 
 log = logging.getLogger("mcp_agents.toolsets")
@@ -68,13 +72,15 @@ class ConnectFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where and how to connect, secrets in clear: made for one use, never stored, never logged."""
+    """Where and how to connect, secrets in clear: made for one use, never stored, never logged. A `source` gives the
+    token of each request and takes the place of `auth`."""
 
     transport: Transport
     command: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict, repr=False)
     url: str = ""
     auth: UpstreamAuth = field(default_factory=UpstreamAuth)
+    source: TokenSource | None = field(default=None, repr=False)
     effect_header: str = ""
 
 
@@ -353,8 +359,32 @@ class _Tokens:
         self._client = client_info
 
 
-def _sign_in(target: Target) -> tuple[ClientCredentialsOAuthProvider | None, dict[str, str]]:
+class _Shown(httpx2.Auth):
+    """Shows the token of the moment; once more where it is refused and there is another one by now.
+
+    A request that was answered 401 was not carried out: the one behind it is no repetition.
+    """
+
+    def __init__(self, source: TokenSource) -> None:
+        self._source = source
+
+    async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
+        try:
+            token = await self._source("")
+            request.headers["authorization"] = f"Bearer {token}"
+            answer = yield request
+            if answer.status_code != 401 or (another := await self._source(token)) == token:
+                return
+        except AgentsError:
+            raise OAuthFlowError("no token") from None
+        request.headers["authorization"] = f"Bearer {another}"
+        yield request
+
+
+def _sign_in(target: Target) -> tuple[httpx2.Auth | None, dict[str, str]]:
     auth = target.auth
+    if target.source is not None:
+        return _Shown(target.source), {}
     if auth.type == "bearer":
         return None, {"authorization": f"Bearer {auth.token}"}
     if auth.type == "client_credentials":
