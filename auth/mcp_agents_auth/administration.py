@@ -71,7 +71,7 @@ class TenantAdministration:
 
     async def rename(self, caller: Principal, title: str) -> TenantView:
         """See the port."""
-        _person(caller)
+        require_person(caller)
         await self._tenants.rename(caller.tenant, title)
         return await self.tenant(caller)
 
@@ -82,7 +82,7 @@ class TenantAdministration:
 
     async def invite(self, caller: Principal, email: str, roles: frozenset[str]) -> Invited:
         """See the port."""
-        _person(caller)
+        require_person(caller)
         _may_give(caller, of_roles(roles))
         email = normalised(email)
         if any(user.email == email for user in await self._users.list(caller.tenant)):
@@ -94,7 +94,7 @@ class TenantAdministration:
 
     async def remove(self, caller: Principal, member_id: str) -> None:
         """See the port."""
-        _person(caller)
+        require_person(caller)
         if ids.is_id(member_id, "inv"):
             await self._invitations.withdraw(caller.tenant, member_id)
             return
@@ -105,7 +105,7 @@ class TenantAdministration:
 
     async def suspend(self, caller: Principal, user_id: str, *, suspended: bool) -> Member:
         """See the port."""
-        _person(caller)
+        require_person(caller)
         if not suspended:
             await self._member(caller.tenant, user_id)
             return _member(await self._users.set_suspended(user_id, caller.tenant, suspended=False), caller.tenant)
@@ -115,14 +115,14 @@ class TenantAdministration:
 
     async def give_roles(self, caller: Principal, user_id: str, roles: frozenset[str]) -> Member:
         """See the port."""
-        _person(caller)
+        require_person(caller)
         _may_give(caller, of_roles(roles))
         await self._member(caller.tenant, user_id)
         return _member(await self._users.change_roles(user_id, caller.tenant, give=roles), caller.tenant)
 
     async def take_roles(self, caller: Principal, user_id: str, roles: frozenset[str]) -> Member:
         """See the port."""
-        _person(caller)
+        require_person(caller)
         member = await self._member(caller.tenant, user_id)
         if not frozenset(member.memberships[caller.tenant]) - roles:
             raise Invalid("ROLES_EMPTY", "A member has at least one role.", "Remove the member with user_remove.")
@@ -137,7 +137,7 @@ class TenantAdministration:
 
     async def register_client(self, caller: Principal, order: ClientOrder) -> Registered:
         """See the port."""
-        _person(caller)
+        require_person(caller)
         roles, scopes = frozenset(order.roles), frozenset(order.scopes)
         credentials = order.credentials or bool(order.keys)
         if order.keys:
@@ -159,7 +159,7 @@ class TenantAdministration:
 
     async def revoke_client(self, caller: Principal, client_id: str) -> ClientView:
         """See the port."""
-        _person(caller)
+        require_person(caller)
         return _client(await self._clients.revoke(caller.tenant, client_id))
 
     async def _member(self, tenant: str, user_id: str) -> User:
@@ -193,7 +193,8 @@ class TenantAdministration:
                 await self._locks.delete(tenant, revision=held)
 
 
-def _person(caller: Principal) -> None:
+def require_person(caller: Principal) -> None:
+    """Raises `Denied` for whoever acts for somebody else."""
     if caller.actors:
         raise Denied(
             "ADMINISTRATION_NEEDS_PERSON", "Whoever acts for somebody cannot do this.", "Ask an administrator to do it."

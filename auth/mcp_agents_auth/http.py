@@ -66,6 +66,12 @@ def routes(auth: AuthServer) -> list[Route]:
     return [Route(place, endpoint, methods=[method]) for place, endpoint, method in table]
 
 
+def key_routes(auth: AuthServer) -> list[Route]:
+    """Only the keys, for who verifies tokens of our runs: where people sign in somewhere else."""
+    machine = _MachineEndpoints(auth)
+    return [Route(f"{prefix}/oauth/jwks", machine.jwks) for prefix in sorted({"", urlsplit(auth.issuer).path})]
+
+
 def cookie_name(issuer: str) -> str:
     """The cookie of a signed-in browser; `__Host-` needs https."""
     if issuer.startswith("https:"):

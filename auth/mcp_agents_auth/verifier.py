@@ -11,7 +11,7 @@ import hashlib
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import jwt
 import msgspec
@@ -81,13 +81,30 @@ class _RefusedError(Exception):
     """Why a token is refused; for the log."""
 
 
+class Verifier(Protocol):
+    """What the door asks about bearer tokens, whoever signs them."""
+
+    @property
+    def issuer(self) -> str:
+        """The authorization server that clients are sent to."""
+        ...
+
+    async def verify(self, token: str) -> VerifiedToken:
+        """The caller. Raises `Denied` (`TOKEN_INVALID`), `Unavailable`."""
+        ...
+
+    async def again(self, token: VerifiedToken) -> VerifiedToken:
+        """A token that was good, as it stands at this moment. Raises as `verify`."""
+        ...
+
+
 class TokenVerifier:
     """Verifies tokens of one issuer for one server's resources."""
 
     def __init__(
         self, *, issuer: str, resources: Resources, signing: SigningKeys, standings: Standings, clock: Clock
     ) -> None:
-        self._issuer, self._resources = issuer, resources
+        self.issuer, self._resources = issuer, resources
         self._signing, self._standings, self._clock = signing, standings, clock
         self._cache: OrderedDict[bytes, tuple[_Claims, float]] = OrderedDict()
 
@@ -98,7 +115,7 @@ class TokenVerifier:
         """
         try:
             claims = await self._claims(token)
-            if not (self._resources.accepts(claims.aud) or (exchanged and claims.aud == self._issuer)):
+            if not (self._resources.accepts(claims.aud) or (exchanged and claims.aud == self.issuer)):
                 raise _RefusedError("aud")
             return await self._with_standing(claims)
         except _RefusedError as reason:
@@ -173,7 +190,7 @@ class TokenVerifier:
                 token,
                 key,
                 algorithms=ALGORITHMS,
-                issuer=self._issuer,
+                issuer=self.issuer,
                 # Times go by our own clock and audiences are many: both are checked here, not there.
                 options={
                     "require": _REQUIRED,
@@ -186,7 +203,7 @@ class TokenVerifier:
             claims = msgspec.convert(payload, _Claims)
         except (jwt.PyJWTError, msgspec.ValidationError, ValueError, TypeError, RecursionError) as cause:
             raise _RefusedError(type(cause).__name__) from cause
-        if claims.iss != self._issuer:
+        if claims.iss != self.issuer:
             raise _RefusedError("iss")
         return claims
 
@@ -204,6 +221,14 @@ def nested(actors: tuple[str, ...]) -> dict[str, Any]:
     for actor in actors:
         act = {"sub": actor, "act": act} if act else {"sub": actor}
     return act
+
+
+def actors_of(claim: object) -> tuple[str, ...]:
+    """The chain in an `act` claim of any shape, oldest first; what is no such claim says of nobody."""
+    try:
+        return _actors(msgspec.convert(claim, _Act | None))
+    except (msgspec.ValidationError, RecursionError):
+        return ("unknown",)
 
 
 def _actors(act: _Act | None) -> tuple[str, ...]:

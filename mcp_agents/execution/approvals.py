@@ -27,12 +27,13 @@ _SHOWN = 500
 
 @dataclass(frozen=True, slots=True)
 class Approvals:
-    """Requests and checks approvals, and puts agents' own questions. `public_url` is where people find the pages."""
+    """Requests and checks approvals, and puts agents' own questions. `pages` is where people find
+    the pages, "" where there are none."""
 
     agents: AgentCatalog
     gates: Gates
     clock: Clock
-    public_url: str
+    pages: str
 
     async def wanted(self, space: TenantSpace, run: Run, call: ToolCall, tool: Tool) -> AnyEvent | None:
         """What keeps a call from being claimed: a person is asked first, or it is refused. None: it is sent."""
@@ -91,7 +92,7 @@ class Approvals:
             expires_at=self.clock.now() + timedelta(seconds=run.agent.policy.approval_seconds),
             by=rule.by,
             reason=doubt,
-            url=f"{self.public_url}/approvals/{approval_id}",
+            url=f"{self.pages}/approvals/{approval_id}" if self.pages else "",
         )
 
     async def _agent(self, space: TenantSpace, run: Run) -> Agent | None:

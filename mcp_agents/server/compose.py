@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from mcp_agents_auth.embedded import AuthServer, Described, build_auth
 from mcp_agents_auth.erasure import Erasure
+from mcp_agents_auth.external import Claims, External, build_external
+from mcp_agents_auth.verifier import Verifier
 from mcp_agents_tools.surface.catalogue import Catalogue
 from mcp_agents_tools.surface.clients import HandOver
 from mcp_agents_tools.surface.plugin import Services
@@ -86,6 +88,8 @@ class House:
     catalogue: Catalogue
     services: Services
     auth: AuthServer
+    external: External | None
+    verifier: Verifier
     erasure: Erasure
     tool_servers: StoredToolServers
     sign_ins: SignIns
@@ -113,12 +117,6 @@ async def open_house(
 
     `record`: False keeps the logs of runs in memory, for the benchmark that asks what their durability costs.
     """
-    if settings.auth.mode == "external":
-        raise Invalid(
-            "AUTH_MODE_UNSUPPORTED",
-            "This version verifies only tokens of its own authorization server.",
-            'Leave [auth] mode = "embedded".',
-        )
     clock, faults = clock or SystemClock(), faults or NoFaults()
     master = load_master_key(settings.keys.master, settings.data_dir / "keys", environment())
     vault = Vault(master)
@@ -135,6 +133,8 @@ async def open_house(
         clients: dict[str, Model] = {"rule": RuleModel(), "litellm": litellm, "openai": direct}
         models = _models(settings, clients, ProviderKeys(tenant_secrets, clock), clock)
         auth = _auth(settings, tenancy, vault, egress, clock, public_url)
+        external = _external(settings, auth, clock)
+        door = external or auth  # who says who somebody is, and what is left of their rights
         oauth = OauthClient(egress)
         credentials = Credentials(tenant_secrets, oauth, clock)
         sign_ins = SignIns(credentials, oauth, auth.identities, tenant_secrets, clock, public_url)
@@ -148,12 +148,12 @@ async def open_house(
         await stack.enter_async_context(attention.keeping())
         register = Register(clock)
         policies = PolicyEngine(PolicyBook(clock))
-        gates = Gates(auth.rights, policies)
+        gates = Gates(door.rights, policies)
         dispatcher = Dispatcher(tenancy, agents, station, slots, quotas, register, attention, gates)
         spending = Spending(budgets)
         archive = Archive(tenancy, spending, register, keep_days=settings.retention.execution_days)
         asker = Asker(models, gates, spending, clock, faults)
-        approvals = Approvals(agents, gates, clock, public_url)
+        approvals = Approvals(agents, gates, clock, "" if external else public_url)
         post = Post(dispatcher, clock)
         loop = Loop(asker, toolsets, Children(agents, dispatcher, gates, clock), approvals, register, faults)
         yield House(
@@ -174,12 +174,14 @@ async def open_house(
                 tool_servers=tool_servers,
                 models=models,
                 policies=policies,
-                administration=auth.administration,
+                administration=door.administration,
                 audit=auth.audit,
                 hand_over=HandOver(settings.clients),
                 clock=clock,
             ),
             auth=auth,
+            external=external,
+            verifier=door.verifier,
             erasure=Erasure(
                 tenancy,
                 auth.audit,
@@ -225,6 +227,21 @@ def _auth(
         described=described,
         dynamic_registration=settings.auth.dynamic_registration,
     )
+
+
+def _external(settings: Settings, auth: AuthServer, clock: Clock) -> External | None:
+    """Where people sign in at another server: what verifies its tokens. Its address was chosen by the operator."""
+    if settings.auth.mode == "embedded":
+        return None
+    issuer = settings.auth.issuer
+    rule = AddressRule(allowed_origins=frozenset({issuer}), allow_private=settings.is_loopback)
+    claims = Claims(
+        audience=settings.auth.audience,
+        tenant=settings.auth.tenant_claim,
+        roles=settings.auth.roles_claim,
+        role_map=dict(each.split("=", 1) for each in settings.auth.role_map),
+    )
+    return build_external(issuer, claims, auth, GuardedFetch(rule), clock)
 
 
 @asynccontextmanager

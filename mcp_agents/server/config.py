@@ -6,23 +6,38 @@ nearest known one; a key in a file is the name of a variable, never the secret i
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mcp_agents.kernel.errors import Invalid
+from mcp_agents.kernel.scopes import ROLES
 
 ENV_PREFIX: Final = "MCP_AGENTS_"
 CONFIG_ENV: Final = "MCP_AGENTS_CONFIG"
+_ISSUER: Final = re.compile(r"https://[^\s?#]+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/[^\s?#]*)?")
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists(cls, given: Any) -> Any:
+        """A list is written in a variable with commas."""
+        if not isinstance(given, dict):
+            return given
+        lists = {name for name, field in cls.model_fields.items() if field.annotation == tuple[str, ...]}
+        return {
+            name: [part.strip() for part in value.split(",")] if name in lists and isinstance(value, str) else value
+            for name, value in given.items()
+        }
 
 
 class ServerSettings(_Section):
@@ -58,11 +73,26 @@ class AuthSettings(_Section):
 
     mode: Literal["embedded", "external"] = "embedded"
     issuer: str = ""
-    tenant_claim: str = "tenant"
+    tenant_claim: str = Field("tenant", min_length=1)
     audience: str = ""
+    roles_claim: str = Field("roles", min_length=1)
+    role_map: tuple[str, ...] = ()
     client_metadata_documents: bool = True
     client_metadata_domains: tuple[str, ...] = ()
     dynamic_registration: bool = False
+
+    @field_validator("role_map")
+    @classmethod
+    def _maps(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [each for each in value if each.partition("=")[2] not in ROLES or each.startswith("=")]:
+            raise ValueError(f"write theirs=ours, with a role of ours, not {', '.join(wrong)}")
+        return value
+
+    @model_validator(mode="after")
+    def _whose(self) -> "AuthSettings":
+        if self.mode == "external" and not _ISSUER.fullmatch(self.issuer):
+            raise ValueError("mode external needs the issuer, an https URL (http on this machine)")
+        return self
 
 
 class ModelSettings(_Section):

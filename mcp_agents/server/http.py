@@ -18,6 +18,7 @@ import anyio
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp_agents_auth.http import key_routes
 from mcp_agents_auth.http import routes as authorization_routes
 from mcp_agents_auth.verifier import VerifiedToken
 from mcp_agents_tools.surface import scopes as table
@@ -89,9 +90,7 @@ def app(house: House, door: Door | None = None) -> Starlette:
             Route("/readyz", ready),
             Route(WELL_KNOWN, metadata),
             Route(WELL_KNOWN + "/{path:path}", metadata),
-            *authorization_routes(house.auth),
-            *approval_routes(house),
-            *upstream_routes(house),
+            *(key_routes(house.auth) if house.external else [*authorization_routes(house.auth), *_pages(house)]),
             Route("/mcp", gate),
             Route("/mcp/{selection:path}", gate),
         ],
@@ -101,6 +100,11 @@ def app(house: House, door: Door | None = None) -> Starlette:
     )
     application.state.stop = door.streams.stop
     return application
+
+
+def _pages(house: House) -> list[Route]:
+    """For people who are signed in to us in a browser."""
+    return [*approval_routes(house), *upstream_routes(house)]
 
 
 async def _render(_: Request, error: Exception) -> Response:
@@ -151,9 +155,9 @@ class Gate:
     """In front of the MCP endpoint: 404 for a path that is none, 401, 403, and then the caller's seat."""
 
     def __init__(self, app: ASGIApp, house: House, door: Door) -> None:
-        self._app, self._door, self._verify = app, door, house.auth.verifier.verify
+        self._app, self._door, self._verify = app, door, house.verifier.verify
         self._catalogue: Catalogue = house.catalogue
-        self._public_url, self._issuer = house.public_url, house.auth.issuer
+        self._public_url, self._issuer = house.public_url, house.verifier.issuer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"].rstrip("/")

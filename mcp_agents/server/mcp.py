@@ -92,7 +92,7 @@ class Door:
         self._policies = house.services.policies
         self._state_key, self._local = house.state_key, local
         self._tasks = Tasks(house.settings.retention.execution_days)
-        self.streams = Streams(house.auth.verifier.again, house.services.clock)
+        self.streams = Streams(house.verifier.again, house.services.clock)
         self.subscriptions = Subscriptions(group)
 
     def server(self) -> Server[Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import msgspec
+from mcp_agents_auth.issuer_keys import IssuerKeys
 from msgspec import Struct
 from rich.markup import escape
 
@@ -81,11 +82,21 @@ async def _inside(house: House) -> AsyncIterator[Finding]:
     info = await house.link.api("STREAM.INFO.CB_JOBS")
     skew = (house.services.clock.now() - datetime.fromisoformat(info["ts"])).total_seconds()
     yield Finding("clock", abs(skew) < 5, f"{skew:+.2f} s from the store's", "" if abs(skew) < 5 else "Set the clock.")
+    if house.external is not None:
+        yield await _issuer(house.external.keys)
     tenants = await house.auth.tenants.list()
     yield Finding("tenants", True, ", ".join(tenant.name for tenant in tenants) or "none yet")
     for tenant in tenants:
         async for finding in _tool_servers(house, tenant.name):
             yield finding
+
+
+async def _issuer(keys: IssuerKeys) -> Finding:
+    try:
+        found = await keys.discover()
+    except AgentsError as error:
+        return Finding("sign-in", False, error.public, error.next_step)
+    return Finding("sign-in", True, f"at {keys.issuer}, keys at {found['jwks_uri']}")
 
 
 async def _tool_servers(house: House, tenant: str) -> AsyncIterator[Finding]:

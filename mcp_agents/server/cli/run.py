@@ -7,6 +7,7 @@ import msgspec
 
 from mcp_agents.kernel.errors import Fault, Invalid
 from mcp_agents.kernel.events import Problem
+from mcp_agents.server.cli.admin.acting import require_own_people
 from mcp_agents.server.cli.common import config_option, err, json_option, public_url_of, runs_async, settings_of, show
 from mcp_agents.server.cli.remote import Credentials, connected
 from mcp_agents.server.compose import open_house
@@ -31,6 +32,7 @@ async def run(config: Path | None, agent: str, prompt: str, url: str, token: str
         if url and not url.startswith(public_url):
             raise Invalid("TOKEN_NEEDED", "A server elsewhere needs a token.", "Pass --token or set MCP_AGENTS_TOKEN.")
         async with open_house(settings, public_url) as house:
+            require_own_people(house)
             issued = await house.auth.tokens.issue_direct(tenant)
             token = issued.access_token
 

@@ -54,7 +54,7 @@ async def serve_until_stopped(settings: Settings) -> None:
     public_url = settings.server.public_url or url_of(settings.server.host, listener.getsockname()[1])
     with listener:
         async with open_house(settings, public_url) as house, background() as tasks:
-            path = await house.auth.bootstrap()
+            path = None if house.external else await house.auth.bootstrap()
             settle_memory()
             first_link = f"{public_url}{path}" if path else None
             tasks.start_soon(house.erasure.keep)

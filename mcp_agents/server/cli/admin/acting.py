@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 from mcp_agents.kernel.audit import Deed, audited
+from mcp_agents.kernel.errors import Conflict
 from mcp_agents.kernel.ids import PLATFORM
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.server.cli.common import public_url_of, settings_of
@@ -32,6 +33,16 @@ async def acting(config: Path | None, act: str, target: str = "", *, tenant: str
             await house.auth.tenants.get(tenant)
         async with audited(house.auth.audit, tenant, Deed(console(tenant), act, target)):
             yield house
+
+
+def require_own_people(house: House) -> None:
+    """Raises `Conflict` where people and programs sign in at another server."""
+    if house.external is not None:
+        raise Conflict(
+            "ADMINISTERED_ELSEWHERE",
+            f"People and programs sign in at {house.verifier.issuer}, and so their tokens come from there.",
+            "Do it there.",
+        )
 
 
 def console(tenant: str = PLATFORM) -> Principal:

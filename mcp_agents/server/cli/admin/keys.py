@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from mcp_agents.server.cli.admin.acting import acting, looking
+from mcp_agents.server.cli.admin.acting import acting, looking, require_own_people
 from mcp_agents.server.cli.common import config_option, json_option, runs_async, show
 
 
@@ -19,6 +19,7 @@ from mcp_agents.server.cli.common import config_option, json_option, runs_async,
 async def token(config: Path | None, tenant: str, scope: str, ttl: int, subject: str, as_json: bool) -> None:
     """Make a token for scripts."""
     async with looking(config) as house:  # the grant it opens is written down by itself
+        require_own_people(house)
         scopes = frozenset(scope.split()) or None
         issued = await house.auth.tokens.issue_direct(tenant, scopes, ttl=ttl, subject=subject)
         show(issued.as_response(), as_json=as_json, text=issued.access_token)
