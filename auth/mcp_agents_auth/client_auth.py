@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import WrongRevision
+from mcp_agents.kernel.rates import Rates
 from mcp_agents.kernel.tenancy import PlatformSpace
 from mcp_agents_auth.client_keys import ALGORITHMS, key_algorithm, public_key
 from mcp_agents_auth.clients import Client, Clients
@@ -61,21 +62,23 @@ class _Claims(Struct, frozen=True):
 class ClientAuthentication:
     """Tells clients apart. `issuer` is the only audience of an assertion."""
 
-    def __init__(self, platform: PlatformSpace, clients: Clients, clock: Clock, issuer: str) -> None:
+    def __init__(self, platform: PlatformSpace, clients: Clients, clock: Clock, issuer: str, rates: Rates) -> None:
+        self._rates = rates
         self._used = platform.records("cb_auth", "assertion", kind=UsedAssertion)
         self._clients, self._clock, self._issuer = clients, clock, issuer
 
     async def of(self, parameters: Parameters, authorization: str | None) -> Client:
         """The client behind a request. `authorization` is the header's value.
 
-        Raises `OAuthError`: `invalid_client`, or `invalid_request` for two ways at once.
+        One that proves itself has a limit of its own; whoever only claims to be one cannot use that up. Raises
+        `OAuthError`: `invalid_client`, or `invalid_request` for two ways at once, and `Exhausted`.
         """
         client_id, secret = parameters.get("client_id", ""), parameters.get("client_secret")
         assertion = parameters.get("client_assertion")
         if sum(way is not None for way in (authorization, secret, assertion)) > 1:
             raise OAuthError("invalid_request", "Use one way of client authentication.")
         if assertion is not None:
-            return await self._asserted(parameters, assertion)
+            return await self._counted(await self._asserted(parameters, assertion))
         if authorization is not None:
             named, secret = _basic(authorization)
             if client_id not in ("", named):
@@ -86,6 +89,10 @@ class ClientAuthentication:
             raise unproved()
         if client.confidential != (secret is not None) or (secret is not None and not client.proves(secret)):
             raise unproved()
+        return await self._counted(client) if client.confidential else client
+
+    async def _counted(self, client: Client) -> Client:
+        await self._rates.take("token_per_client", client.id)
         return client
 
     async def _asserted(self, parameters: Parameters, assertion: str) -> Client:

@@ -14,6 +14,7 @@ from msgspec import Struct
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Conflict, NotFound, WrongRevision
 from mcp_agents.kernel.fetch import Fetch
+from mcp_agents.kernel.rates import Rates, Unlimited
 from mcp_agents.kernel.tenancy import PlatformSpace, Records
 from mcp_agents.security.audit import AuditTrail
 from mcp_agents.security.keys import Vault
@@ -44,15 +45,17 @@ FIRST_OWNER: Final = "owner@localhost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Described:
-    """Which clients may describe themselves in a document; see `Documents`."""
+class Newcomers:
+    """Which clients that nobody registered are let in: those that describe themselves in a document (`Documents`), and
+    those that register themselves (`Registration`)."""
 
     fetch: Fetch | None
     domains: tuple[str, ...] = ()
     loopback: bool = False
+    may_register: bool = False
 
 
-REGISTERED_ONLY: Final = Described(fetch=None)
+NONE: Final = Newcomers(fetch=None)
 
 
 class Started(Struct, frozen=True, kw_only=True):
@@ -121,8 +124,8 @@ def build_auth(
     resource: str,
     *,
     passwords: Passwords | None = None,
-    described: Described = REGISTERED_ONLY,
-    dynamic_registration: bool = False,
+    newcomers: Newcomers = NONE,
+    rates: Rates | None = None,
 ) -> AuthServer:
     """The authorization server for one public address.
 
@@ -133,12 +136,12 @@ def build_auth(
         issuer: the public URL; a trailing slash is dropped.
         resource: the MCP URL (`{issuer}/mcp`), the default audience of every token.
         passwords: how passwords are hashed; the default costs what RFC 9106 advises.
-        described: which clients may describe themselves; by default none.
-        dynamic_registration: whether clients may register themselves.
+        newcomers: which clients that nobody registered are let in; by default none.
+        rates: how often a client may ask for tokens; by default as often as it likes.
     """
     issuer, resource = issuer.rstrip("/"), resource.rstrip("/")
     resources = Resources(resource)
-    documents = Documents(platform, clock, described.fetch, domains=described.domains, loopback=described.loopback)
+    documents = Documents(platform, clock, newcomers.fetch, domains=newcomers.domains, loopback=newcomers.loopback)
     tenants, clients = Tenants(platform, clock), Clients(platform, clock, documents)
     audit = AuditTrail(platform, vault.derive("audit"), clock)
     users = Users(platform, clock, audit, passwords)
@@ -162,7 +165,7 @@ def build_auth(
     )
     service = Grants(
         tenants=tenants,
-        authentication=ClientAuthentication(platform, clients, clock, issuer),
+        authentication=ClientAuthentication(platform, clients, clock, issuer, rates or Unlimited()),
         families=families,
         codes=codes,
         standings=standings,
@@ -178,7 +181,7 @@ def build_auth(
         invitations=invitations,
         clients=clients,
         documents=documents,
-        registration=Registration(clients, on=dynamic_registration),
+        registration=Registration(clients, on=newcomers.may_register),
         families=families,
         signing=signing,
         tokens=tokens,

@@ -148,6 +148,9 @@ class _MachineEndpoints:
                 return _refusal(400, error.code, error.description)
             challenge = {"WWW-Authenticate": 'Basic realm="mcp-agents"'} if authorization is not None else {}
             return _refusal(401, error.code, error.description, challenge)
+        except Exhausted as error:
+            wait = {"Retry-After": str(-(-(error.retry_after_ms or 1000) // 1000))}
+            return _refusal(429, "temporarily_unavailable", error.public, wait)
         except (Unavailable, Fault) as error:
             return _refusal(503, "temporarily_unavailable", error.public)
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from mcp_agents_auth.embedded import AuthServer, Described, build_auth
+from mcp_agents_auth.embedded import AuthServer, Newcomers, build_auth
 from mcp_agents_auth.erasure import Erasure
 from mcp_agents_auth.external import Claims, External, build_external
 from mcp_agents_auth.verifier import Verifier
@@ -62,12 +62,14 @@ from mcp_agents.kernel.clock import Clock, SystemClock
 from mcp_agents.kernel.errors import Invalid
 from mcp_agents.kernel.faults import Faults, NoFaults
 from mcp_agents.kernel.model import Model, ModelAnswer, ModelRequest, TextDelta
+from mcp_agents.kernel.rates import Rates
 from mcp_agents.kernel.tenancy import Doors, Tenancy
 from mcp_agents.models.catalog import OFFLINE, ConfiguredModel, Wire
 from mcp_agents.models.keys import ProviderKeys
 from mcp_agents.models.router import ModelRouter
 from mcp_agents.scaling.budgets import Budgets
 from mcp_agents.scaling.quotas import Quotas
+from mcp_agents.scaling.rates import SharedRates
 from mcp_agents.scaling.slots import Slots
 from mcp_agents.security.egress import AddressRule
 from mcp_agents.security.fetching import GuardedFetch
@@ -90,6 +92,7 @@ class House:
     auth: AuthServer
     external: External | None
     verifier: Verifier
+    rates: Rates
     erasure: Erasure
     tool_servers: StoredToolServers
     sign_ins: SignIns
@@ -132,7 +135,8 @@ async def open_house(
         stack.push_async_callback(direct.aclose)
         clients: dict[str, Model] = {"rule": RuleModel(), "litellm": litellm, "openai": direct}
         models = _models(settings, clients, ProviderKeys(tenant_secrets, clock), clock)
-        auth = _auth(settings, tenancy, vault, egress, clock, public_url)
+        rates = SharedRates(tenancy.platform(), settings.limits.by_kind, clock)
+        auth = _auth(settings, tenancy, vault, egress, rates, public_url)
         external = _external(settings, auth, clock)
         door = external or auth  # who says who somebody is, and what is left of their rights
         oauth = OauthClient(egress)
@@ -182,6 +186,7 @@ async def open_house(
             auth=auth,
             external=external,
             verifier=door.verifier,
+            rates=rates,
             erasure=Erasure(
                 tenancy,
                 auth.audit,
@@ -210,22 +215,23 @@ async def open_house(
 
 
 def _auth(
-    settings: Settings, tenancy: Tenancy, vault: Vault, egress: AddressRule, clock: Clock, public_url: str
+    settings: Settings, tenancy: Tenancy, vault: Vault, egress: AddressRule, rates: Rates, public_url: str
 ) -> AuthServer:
     """The authorization server of this house."""
-    described = Described(
+    newcomers = Newcomers(
         fetch=GuardedFetch(egress) if settings.auth.client_metadata_documents else None,
         domains=settings.auth.client_metadata_domains,
         loopback=settings.is_loopback,
+        may_register=settings.auth.dynamic_registration,
     )
     return build_auth(
         tenancy.platform(),
         vault,
-        clock,
+        tenancy.clock,
         public_url,
         f"{public_url}/mcp",
-        described=described,
-        dynamic_registration=settings.auth.dynamic_registration,
+        newcomers=newcomers,
+        rates=rates,
     )
 
 

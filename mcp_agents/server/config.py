@@ -9,6 +9,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -16,6 +17,7 @@ import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mcp_agents.kernel.errors import Invalid
+from mcp_agents.kernel.rates import Kind
 from mcp_agents.kernel.scopes import ROLES
 
 ENV_PREFIX: Final = "MCP_AGENTS_"
@@ -49,6 +51,19 @@ class ServerSettings(_Section):
     data_dir: str = ""
     workers: int = Field(1, ge=0, le=64)
     concurrency: int = Field(256, ge=1, le=10_000)
+    trusted_proxies: tuple[str, ...] = ()
+
+    @property
+    def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The proxies whose word on addresses is taken."""
+        return tuple(ip_network(each) for each in self.trusted_proxies)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            ip_network(each)
+        return value
 
     @field_validator("public_url")
     @classmethod
@@ -116,6 +131,29 @@ class ToolSettings(_Section):
     stdio: Literal["", "off", "sandboxed", "trusted"] = ""
 
 
+class LimitSettings(_Section):
+    """`[limits]`: how often, in each minute; 0 switches one off."""
+
+    token_per_address: int = Field(1_200, ge=0)
+    token_per_client: int = Field(1_200, ge=0)
+    sign_in_per_address: int = Field(120, ge=0)
+    calls_per_address: int = Field(120_000, ge=0)
+    calls_per_client: int = Field(60_000, ge=0)
+    calls_per_tenant: int = Field(120_000, ge=0)
+
+    @property
+    def by_kind(self) -> dict[Kind, int]:
+        """As they are counted."""
+        return {
+            "token_per_address": self.token_per_address,
+            "token_per_client": self.token_per_client,
+            "sign_in_per_address": self.sign_in_per_address,
+            "calls_per_address": self.calls_per_address,
+            "calls_per_client": self.calls_per_client,
+            "calls_per_tenant": self.calls_per_tenant,
+        }
+
+
 class RetentionSettings(_Section):
     """`[retention]`"""
 
@@ -143,6 +181,7 @@ class Settings(_Section):
     models: tuple[ModelSettings, ...] = ()
     tools: ToolSettings = ToolSettings.model_validate({})
     keys: KeySettings = KeySettings.model_validate({})
+    limits: LimitSettings = LimitSettings.model_validate({})
     retention: RetentionSettings = RetentionSettings.model_validate({})
     executions: ExecutionSettings = ExecutionSettings.model_validate({})
     virtual_models: dict[str, tuple[str, ...]] = {}

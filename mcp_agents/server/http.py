@@ -33,6 +33,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mcp_agents.kernel.errors import AgentsError, Invalid
 from mcp_agents.kernel.tasks import background
 from mcp_agents.server import rendering, strict_json
+from mcp_agents.server.addresses import AddressLimits, refused
 from mcp_agents.server.approval_pages import routes as approval_routes
 from mcp_agents.server.compose import House
 from mcp_agents.server.config import LOOPBACK
@@ -94,7 +95,15 @@ def app(house: House, door: Door | None = None) -> Starlette:
             Route("/mcp", gate),
             Route("/mcp/{selection:path}", gate),
         ],
-        middleware=[Middleware(HostGuard, hosts=hosts, origins=_origins(house.public_url))],
+        middleware=[
+            Middleware(HostGuard, hosts=hosts, origins=_origins(house.public_url)),
+            Middleware(
+                AddressLimits,
+                rates=house.rates,
+                proxies=house.settings.server.proxies,
+                prefix=_split(house.public_url).path.rstrip("/"),
+            ),
+        ],
         exception_handlers={AgentsError: _render},
         lifespan=lifespan,
     )
@@ -157,6 +166,7 @@ class Gate:
     def __init__(self, app: ASGIApp, house: House, door: Door) -> None:
         self._app, self._door, self._verify = app, door, house.verifier.verify
         self._catalogue: Catalogue = house.catalogue
+        self._rates = house.rates
         self._public_url, self._issuer = house.public_url, house.verifier.issuer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -174,11 +184,18 @@ class Gate:
             token = await self._verify(credential.strip())
         except AgentsError as error:
             if error.kind == "Unavailable":
-                await _render_now(error)(scope, receive, send)
+                await refused(error)(scope, receive, send)
             else:
                 await self._challenge(401, path, self._scopes(selection), "invalid_token", error.public)(
                     scope, receive, send
                 )
+            return
+        try:
+            principal = token.principal
+            await self._rates.take("calls_per_client", f"{principal.tenant}/{principal.client}/{principal.subject}")
+            await self._rates.take("calls_per_tenant", principal.tenant)
+        except AgentsError as error:
+            await refused(error)(scope, receive, send)
             return
         gone = anyio.Event()
         try:
@@ -275,10 +292,6 @@ class Gate:
 def _seated(scope: Scope, seat: Seat) -> Scope:
     scope.setdefault("state", {})["seat"] = seat
     return scope
-
-
-def _render_now(error: AgentsError) -> Response:
-    return JSONResponse({"error": rendering.public(error)}, status_code=rendering.HTTP_STATUS[error.kind])
 
 
 async def _named(receive: Receive, gone: anyio.Event) -> tuple[str, str, Receive]:

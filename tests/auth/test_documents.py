@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from mcp_agents_auth.clients import USER_GRANTS, Client
-from mcp_agents_auth.embedded import Described
+from mcp_agents_auth.embedded import Newcomers
 from starlette.types import Receive, Scope, Send
 
 from mcp_agents.kernel.errors import AgentsError, Denied
@@ -77,13 +77,13 @@ async def site() -> AsyncIterator[Site]:
         yield ready
 
 
-LOOPBACK = Described(fetch=GuardedFetch(AddressRule(allow_private=True)), loopback=True)
+LOOPBACK = Newcomers(fetch=GuardedFetch(AddressRule(allow_private=True)), loopback=True)
 
 
 @pytest.fixture
 async def desk(clock: TestClock) -> AsyncIterator[Desk]:
     """A server that believes documents on this machine."""
-    async with opened(YieldingStore(clock), clock, described=LOOPBACK) as ready:
+    async with opened(YieldingStore(clock), clock, newcomers=LOOPBACK) as ready:
         yield ready
 
 
@@ -142,7 +142,7 @@ async def test_a_document_is_kept_as_long_as_its_server_says(desk: Desk, site: S
 
 async def test_two_processes_share_what_is_kept(desk: Desk, site: Site, clock: TestClock) -> None:
     """The second one does not ask again."""
-    other = build(desk.store, clock, described=LOOPBACK)
+    other = build(desk.store, clock, newcomers=LOOPBACK)
     assert await desk.auth.clients.meet(site.address) is not None
     assert await other.clients.meet(site.address) is not None
     assert await other.clients.find(site.address) is not None
@@ -234,8 +234,8 @@ async def test_an_id_of_another_form_is_not_asked_for(desk: Desk, address: str) 
 
 async def test_only_the_named_domains_are_asked(clock: TestClock) -> None:
     """And their subdomains; not what merely ends alike."""
-    rule = Described(fetch=GuardedFetch(AddressRule()), domains=("app.example",))
-    documents = build(YieldingStore(clock), clock, described=rule).documents
+    rule = Newcomers(fetch=GuardedFetch(AddressRule()), domains=("app.example",))
+    documents = build(YieldingStore(clock), clock, newcomers=rule).documents
     for address, asked in (
         ("https://app.example/c", True),
         ("https://a.app.example/c", True),

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata
 from mcp_agents_auth.clients import UNUSED_LIFE, USED_LIFE
+from mcp_agents_auth.embedded import Newcomers
 from mcp_agents_auth.http import routes
 from mcp_agents_auth.oauth import OAuthError
 from pydantic import AnyUrl
@@ -25,7 +26,7 @@ from tests.support.clock import TestClock
 @pytest.fixture
 async def open_desk(clock: TestClock) -> AsyncIterator[Desk]:
     """A server at which clients may register themselves."""
-    async with opened(YieldingStore(clock), clock, dynamic_registration=True) as ready:
+    async with opened(YieldingStore(clock), clock, newcomers=Newcomers(fetch=None, may_register=True)) as ready:
         yield ready
 
 
