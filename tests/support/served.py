@@ -48,14 +48,16 @@ async def served(
     workers: int = 1,
     clock: Clock | None = None,
     build: Callable[[House], Starlette] = app,
+    public_url: str = "",
     **sections: Any,
 ) -> AsyncIterator[Served]:
-    """A server on a free loopback port, closed on the way out. `build` makes its application."""
+    """A server on a free loopback port, closed on the way out. `build` makes its application; `public_url` is the
+    address that clients know it by, where that is another one."""
     data: dict[str, Any] = {"server": {"data_dir": str(folder), "port": 0, "workers": workers}, **sections}
     settings = Settings.model_validate(data)
     with listen("127.0.0.1", 0) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        async with open_house(settings, url, clock=clock) as house, background() as tasks:
+        async with open_house(settings, public_url or url, clock=clock) as house, background() as tasks:
             if workers:
                 tasks.start_soon(house.crew.work, workers)
             application = build(house)

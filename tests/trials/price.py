@@ -1,8 +1,8 @@
-"""What authentication and policies cost a call: the same call with each of them on and off, in turns.
+"""What authentication, rates and policies cost a call: the same call with each of them on and off, in turns.
 
-Off means that the gate is given a verifier which knows the answer, and that the tenant has no rules. One house, one
-client, one call at a time; the ways take turns by lot, call by call, so that whatever else the machine does disturbs
-all of them alike. `decisions` is the engine alone.
+Off means that the gate is given a verifier which knows the answer, that nothing is counted, and that the tenant has no
+rules. One client, one call at a time; the ways take turns by lot, call by call, so that whatever else the machine does
+disturbs all of them alike. `decisions` is the engine alone.
 """
 
 import random
@@ -22,12 +22,14 @@ from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.scopes import TENANT_SCOPES
 from mcp_agents.security.policy.rules import Match, Rule
 from mcp_agents.server.compose import House
+from mcp_agents.server.config import LimitSettings
 from mcp_agents.server.http import app
 from tests.hostile.wire import Wire, browserless
 from tests.support.served import Served, served
 
 RULES: Final = (0, 10, 200)
-_WAYS: Final = ("off", "authentication", *(f"authentication and {rules} rules" for rules in RULES[1:]))
+_FREE: Final = dict.fromkeys(LimitSettings.model_fields, 0)
+_WAYS: Final = ("off", "authentication", "and rates", *(f"and {rules} rules" for rules in RULES[1:]))
 
 
 class _Known:
@@ -35,6 +37,8 @@ class _Known:
 
     def __init__(self, token: VerifiedToken) -> None:
         self._token = token
+
+    issuer = ""
 
     async def verify(self, _: str) -> VerifiedToken:
         """Always the same caller."""
@@ -64,10 +68,14 @@ async def trial(folder: Path, *, times: int, seed: int) -> Found:
         open_ = await stack.enter_async_context(served(folder, workers=0))
         off = await stack.enter_async_context(_unguarded(folder / "off"))
         http = await stack.enter_async_context(browserless())
-        wires = {"off": Wire(http, off.url, await off.token("plain"))}
+        uncounted = await stack.enter_async_context(served(folder / "uncounted", workers=0, limits=_FREE))
+        wires = {
+            "off": Wire(http, off.url, await off.token("plain")),
+            "authentication": Wire(http, uncounted.url, await uncounted.token("plain")),
+        }
         for rules in RULES:
             tenant = f"t{rules}"
-            way = f"authentication and {rules} rules" if rules else "authentication"
+            way = f"and {rules} rules" if rules else "and rates"
             wires[way] = Wire(http, open_.url, await open_.token(tenant))
             await _ruled(open_.house, tenant, rules)
             found.decisions[rules] = await _decisions(open_.house, tenant, times)
@@ -92,9 +100,9 @@ async def _unguarded(folder: Path) -> AsyncIterator[Served]:
             principal=principal, expires_at=2**40, issued_at=0, client_id="c", resource="", jti="j", sid="s"
         )
         verifier: Any = _Known(token)
-        return app(replace(house, auth=replace(house.auth, verifier=verifier)))
+        return app(replace(house, verifier=verifier))
 
-    async with served(folder, workers=0, build=build) as opened:
+    async with served(folder, workers=0, build=build, limits=_FREE) as opened:
         yield opened
 
 
