@@ -154,7 +154,8 @@ def test_a_wrong_master_key_is_refused_and_the_right_one_still_works(tmp_path: P
         ({"MCP_AGENTS_NATS__SYNC": "never"}, ["sync", "always"]),
         ({"MCP_AGENTS_CONFIG": "/nowhere/at-all.toml"}, ["at-all.toml"]),
         ({"MCP_AGENTS_KEYS__MASTER": "env:NOT_SET_AT_ALL"}, ["NOT_SET_AT_ALL"]),
-        ({"MCP_AGENTS_AUTH__MODE": "external"}, ["embedded"]),
+        ({"MCP_AGENTS_AUTH__MODE": "external"}, ["issuer", "https"]),
+        ({"MCP_AGENTS_AUTH__ROLE_MAP": "staff=boss"}, ["staff=boss", "theirs=ours"]),
     ],
 )
 def test_malformed_settings_name_the_key_and_the_remedy(
