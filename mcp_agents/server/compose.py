@@ -20,7 +20,7 @@ from mcp_agents_tools.toolsets.credentials import Credentials
 from mcp_agents_tools.toolsets.hub import UpstreamHub
 from mcp_agents_tools.toolsets.oauth import OauthClient
 from mcp_agents_tools.toolsets.servers import StoredToolServers
-from mcp_agents_tools.toolsets.sign_ins import SignIns
+from mcp_agents_tools.toolsets.sign_ins import DOCUMENT, SignIns
 from mcp_agents_tools.toolsets.toolbox import UpstreamToolsets
 
 from mcp_agents.adapters import nats_topology
@@ -141,7 +141,8 @@ async def open_house(
         door = external or auth  # who says who somebody is, and what is left of their rights
         oauth = OauthClient(egress)
         credentials = Credentials(tenant_secrets, oauth, clock)
-        sign_ins = SignIns(credentials, oauth, auth.identities, tenant_secrets, clock, public_url)
+        document = f"{public_url}{DOCUMENT}" if public_url.startswith("https:") else ""
+        sign_ins = SignIns(credentials, oauth, auth.identities, tenant_secrets, clock, public_url, document)
         tool_servers = StoredToolServers(hub, tenant_secrets, sign_ins, clock, stdio=settings.stdio)
         toolsets = CompositeToolsets(UpstreamToolsets(hub, tool_servers), AgentStates(clock))
 

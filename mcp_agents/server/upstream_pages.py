@@ -1,4 +1,5 @@
-"""The two pages of a sign-in at a tool server: the one that says where it leads, and the one a browser comes back to.
+"""The two pages of a sign-in at a tool server: the one that says where it leads, and the one a browser comes back to;
+and what we say of ourselves there.
 
 Whoever began the sign-in, and nobody else, can go through with it: both pages ask who is signed in to us in this
 browser. Otherwise one person could have another's account tied to their own agents. What a sign-in is stands in the
@@ -9,9 +10,10 @@ from mcp_agents_auth import pages
 from mcp_agents_auth.forms import FormError, query_of
 from mcp_agents_auth.http import cookie_name, sign_in_for
 from mcp_agents_auth.users import User
-from mcp_agents_tools.toolsets.sign_ins import CALLBACK, START, Flow, SignIns
+from mcp_agents_tools.toolsets import oauth
+from mcp_agents_tools.toolsets.sign_ins import CALLBACK, DOCUMENT, START, Flow, SignIns
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from mcp_agents.kernel.errors import AgentsError, Denied, NotFound
@@ -25,9 +27,13 @@ _CLIENT = "sign-in-page"
 
 
 def routes(house: House) -> list[Route]:
-    """Both pages."""
+    """Both pages, and the document in which we describe ourselves as a client."""
     desk = _Desk(house)
-    return [Route(START, desk.start, methods=["GET"]), Route(CALLBACK, desk.callback, methods=["GET"])]
+    return [
+        Route(START, desk.start, methods=["GET"]),
+        Route(CALLBACK, desk.callback, methods=["GET"]),
+        Route(DOCUMENT, desk.document, methods=["GET"]),
+    ]
 
 
 class _Desk:
@@ -35,6 +41,11 @@ class _Desk:
         self._house, self._auth = house, house.auth
         self._sign_ins: SignIns = house.sign_ins
         self._cookie = cookie_name(house.auth.issuer)
+
+    async def document(self, _: Request) -> Response:
+        """A client ID metadata document: its own address is our client id."""
+        described = oauth.described(self._house.public_url + CALLBACK)
+        return JSONResponse({"client_id": self._house.public_url + DOCUMENT, **described})
 
     async def start(self, request: Request) -> Response:
         """Where it leads, and for whom; a link goes on."""
@@ -46,7 +57,7 @@ class _Desk:
                 return RedirectResponse(back, 303, pages.security_headers())
             principal, space, flow = await self._found(user, named)
             server = (await self._house.tool_servers.stored(space, flow.server)).value
-            href = await self._sign_ins.leads_to(space, _handle(named), flow, server)
+            href = await self._sign_ins.leads_to(space, _handle(named), flow)
         except (AgentsError, FormError) as error:
             return _said(error)
         facts = [

@@ -36,7 +36,7 @@ from mcp.shared.exceptions import MCPDeprecationWarning
 
 from mcp_agents.kernel.tasks import together
 from mcp_agents.server.cli.remote import Credentials, connected
-from tests.conformance import fixtures, node
+from tests.conformance import fixtures, node, outbound
 from tests.conformance.proxy import Proxy, injecting
 from tests.support.browser import Browser
 
@@ -56,6 +56,34 @@ SERVER_SCENARIOS: Final = (
     "input-required-result-unsupported-methods",
     "input-required-result-validate-input",
 )
+CLIENT_SCENARIOS: Final = (
+    "auth/metadata-default",
+    "auth/metadata-var1",
+    "auth/metadata-var2",
+    "auth/metadata-var3",
+    "auth/basic-cimd",
+    "auth/scope-from-www-authenticate",
+    "auth/scope-from-scopes-supported",
+    "auth/scope-omitted-when-undefined",
+    "auth/scope-step-up",
+    "auth/scope-retry-limit",
+    "auth/token-endpoint-auth-basic",
+    "auth/token-endpoint-auth-post",
+    "auth/token-endpoint-auth-none",
+    "auth/pre-registration",
+    "auth/resource-mismatch",
+    "auth/offline-access-scope",
+    "auth/offline-access-not-supported",
+    "auth/authorization-server-migration",
+    "auth/iss-supported",
+    "auth/iss-not-advertised",
+    "auth/iss-supported-missing",
+    "auth/iss-wrong-issuer",
+    "auth/iss-unexpected",
+    "auth/iss-normalized",
+    "auth/metadata-issuer-mismatch",
+)
+"""What is required of clients that sign in, played with the rooms that our agents' tools go through (`outbound`)."""
 AUTHORIZATION_SCENARIOS: Final = ("authorization-server-metadata-endpoint", "authorization-code-grant")
 SCORED: Final = {"2026-07-28": 37, "2025-11-25": 30}
 """The revisions whose requirements the fixture server meets, and how many server scenarios each of them scores."""
@@ -172,8 +200,8 @@ def main(path: str, only: str) -> None:
 
 
 async def _everything(path: str, only: str) -> list[Row]:
-    """Both servers at once, each with what is played against it."""
-    rows: dict[str, list[Row]] = {"program": [], "fixtures": []}
+    """Both servers at once, each with what is played against it; then our agents' hands, against the suite's."""
+    rows: dict[str, list[Row]] = {"program": [], "fixtures": [], "clients": []}
 
     async def collect(which: str, source: AsyncGenerator[Row, None]) -> None:
         async with aclosing(source):
@@ -185,7 +213,8 @@ async def _everything(path: str, only: str) -> list[Row]:
         async with together() as tasks:
             tasks.start_soon(collect, "program", _program(Path(scratch), path, only))
             tasks.start_soon(collect, "fixtures", _fixtures(Path(scratch), only))
-    found = rows["program"] + rows["fixtures"]
+        await collect("clients", _clients(Path(scratch), only))
+    found = rows["program"] + rows["fixtures"] + rows["clients"]
     if all(row.what.startswith(_DOOR) for row in found):
         raise click.ClickException(f"Nothing has {only!r} in its name.")
     return found
@@ -218,6 +247,14 @@ async def _program(folder: Path, path: str, only: str) -> AsyncGenerator[Row, No
         if only in "TypeScript client":
             for era in ("legacy", "modern"):
                 yield await _typescript(site, token, era)
+
+
+async def _clients(folder: Path, only: str) -> AsyncGenerator[Row, None]:
+    """What is played against our agents' hands."""
+    site = Site("", folder)
+    for name, revision in await _applicable(site, "--client", CLIENT_SCENARIOS):
+        if only in name and revision == _REVISION:
+            yield await _client_scenario(site, name)
 
 
 @asynccontextmanager
@@ -286,6 +323,15 @@ async def _server_scenario(site: Site, proxy: Proxy, path: str, name: str, revis
     out, notes = await _played(site, proxy, path, options)
     forgiven = SKIPPED_FOR_AN_AGENT if path.startswith("/mcp/agent/") else frozenset()
     return _judged(name, name, revision, _checks(out, name), forgiven, notes)
+
+
+async def _client_scenario(site: Site, name: str) -> Row:
+    """One scenario in which the suite is the server, and the product's own hands are the client."""
+    out = site.fresh()
+    command = f"{sys.executable} {outbound.__file__}"
+    options = ["--command", command, "--scenario", name, "--spec-version", _REVISION, "-o", str(out)]
+    await site.node(node.SUITE, "client", *options)  # how it ends is in the checks
+    return _judged(f"client {name}", name, _REVISION, _checks(out, name.partition("/")[2]), frozenset(), [])
 
 
 async def _played(site: Site, proxy: Proxy, path: str, options: list[str]) -> tuple[Path, list[str]]:
@@ -468,7 +514,7 @@ def _own(what: str, *, good: bool, revision: str = "", notes: tuple[str, ...] = 
 
 def _checks(out: Path, name: str) -> list[dict[str, Any]]:
     """What the suite left about a scenario; nothing when it did not get that far."""
-    folder = re.compile(rf"(?:server|authorization-server)-{re.escape(name)}-{_STAMP}")
+    folder = re.compile(rf"(?:server-|authorization-server-)?{re.escape(name)}-{_STAMP}")
     found = [path for path in out.rglob("checks.json") if folder.fullmatch(path.parent.name)]
     checks: list[dict[str, Any]] = json.loads(found[0].read_text("utf-8")) if len(found) == 1 else []
     return checks

@@ -47,6 +47,7 @@ OPEN = {
     "/oauth/invitation",
     "/oauth/upstream/start",
     "/oauth/upstream/callback",
+    "/oauth/upstream/client.json",
     "/approvals/{id}",
 }
 """What answers without a token, and nothing else does."""

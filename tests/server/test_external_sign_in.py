@@ -113,6 +113,7 @@ async def test_the_metadata_sends_clients_there_and_our_own_doors_are_shut(outsi
     for path in (
         "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration", "/oauth/authorize",
         "/oauth/sign-in", "/oauth/sign-out", "/oauth/invitation", "/oauth/upstream/start", "/oauth/upstream/callback",
+        "/oauth/upstream/client.json",
         "/approvals/apr_06f0a1b2c3d4e5f6g7h8i9jkl0",
     ):  # fmt: skip
         assert (await outside.http.get(outside.server.url + path)).status_code == 404, path

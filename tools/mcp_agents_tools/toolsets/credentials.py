@@ -46,6 +46,8 @@ class Credential(Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None
     ended: bool = False
     """Its authorization server refused to refresh it: only a new sign-in helps."""
+    wanted: str = ""
+    """Scopes that the server asked for beyond what it has, separated by spaces."""
     updated_at: datetime
 
 
@@ -106,6 +108,18 @@ class Credentials:
         """Forgets everybody's for a server that is no more."""
         for found in await _records(space).all("credential", server):
             await self.remove(space, server, found.value.owner)
+
+    async def falls_short(self, space: TenantSpace, server: str, owner: str, scope: str) -> None:
+        """Notes scopes for the owner's next sign-in."""
+        found = await _records(space).get("credential", server, owner)
+        if found is not None and (more := set(scope.split()) - set(found.value.wanted.split())):
+            wanted = " ".join(sorted({*found.value.wanted.split(), *more}))
+            await self._write(space, found, msgspec.structs.replace(found.value, wanted=wanted))
+
+    async def wanted(self, space: TenantSpace, server: str, owner: str) -> str:
+        """What was noted."""
+        found = await _records(space).get("credential", server, owner)
+        return found.value.wanted if found else ""
 
     async def there(self, space: TenantSpace, server: str, owner: str) -> bool:
         """Whether somebody has signed in."""

@@ -54,6 +54,8 @@ class Place(Struct, frozen=True, kw_only=True):
     scope: str = ""
     basic: bool = True
     says_issuer: bool = False
+    reads_documents: bool = False
+    """Whether it takes clients that describe themselves in a document."""
 
 
 class Registered(Struct, frozen=True, kw_only=True):
@@ -101,6 +103,7 @@ class OauthClient:
             scope=scopes,
             basic=methods is None or "client_secret_basic" in methods,
             says_issuer=bool(found.authorization_response_iss_parameter_supported),
+            reads_documents=bool(found.client_id_metadata_document_supported),
         )
         if "S256" not in (found.code_challenge_methods_supported or ()):
             raise UnreachableError
@@ -113,14 +116,7 @@ class OauthClient:
         """Registers us (RFC 7591). Raises `RefusedError`, `UnreachableError`."""
         if not place.registration_endpoint:
             raise RefusedError("registration_not_supported")
-        wanted = {
-            "client_name": "mcp-agents",
-            "redirect_uris": [redirect_uri],
-            "grant_types": ["authorization_code", "refresh_token"],
-            "response_types": ["code"],
-            "token_endpoint_auth_method": "none",
-        }
-        answer = await self._post(place.registration_endpoint, json=wanted)
+        answer = await self._post(place.registration_endpoint, json=described(redirect_uri))
         name, secret = answer.get("client_id"), answer.get("client_secret", "")
         if not isinstance(name, str) or not isinstance(secret, str):
             raise UnreachableError
@@ -179,6 +175,18 @@ class OauthClient:
 
     def _client(self) -> GuardedClient:
         return GuardedClient(GuardedTransport(self._rule, limit=_DOCUMENT_LIMIT), None, {})
+
+
+def described(redirect_uri: str) -> dict[str, Any]:
+    """What we say of ourselves as a client (RFC 7591), in a registration and in a document of our own."""
+    return {
+        "client_name": "mcp-agents",
+        "redirect_uris": [redirect_uri],
+        "grant_types": ["authorization_code", "refresh_token"],
+        "response_types": ["code"],
+        "token_endpoint_auth_method": "none",
+        "application_type": "native" if redirect_uri.startswith("http:") else "web",
+    }
 
 
 def authorization_url(place: Place, client_id: str, **parameters: str) -> str:

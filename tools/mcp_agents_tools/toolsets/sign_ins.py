@@ -40,6 +40,7 @@ from mcp_agents_tools.toolsets.tokens import TokenSource
 
 FLOW_SECONDS: Final = 600
 CALLBACK: Final = "/oauth/upstream/callback"
+DOCUMENT: Final = "/oauth/upstream/client.json"
 START: Final = "/oauth/upstream/start"
 _PURPOSE: Final = "sign-in"
 _SHOWN_SECONDS: Final = 200
@@ -65,6 +66,7 @@ class Flow(Struct, frozen=True, kw_only=True):
     for_whom: str
     subject: str
     issuer: str
+    scope: str
     sealed: str
     expires_at: datetime
 
@@ -80,6 +82,7 @@ class SignIns:
 
     Args:
         home: our public URL; the browser comes back to it.
+        document: where we describe ourselves as a client; "" where nobody could read it.
     """
 
     def __init__(
@@ -90,19 +93,20 @@ class SignIns:
         sealer: TenantSecrets,
         clock: Clock,
         home: str,
+        document: str = "",
     ) -> None:
         self.credentials = credentials
         self._client, self._identities, self._secrets, self._clock = client, identities, sealer, clock
-        self._home = home
+        self._home, self._document = home, document
 
     async def prepared(
         self, space: TenantSpace, principal: Principal, server: StoredServer, execution_id: str = ""
     ) -> Prepared:
         """How this caller, or the agent that acts for it, signs in. Raises `Denied`, `Unavailable`."""
         if server.auth_type == "token_exchange":
-            source = _RunToken(self, space, principal, server, execution_id)
-            await source("")
-            return Prepared(f"run.{execution_id}", source, single_use=True)
+            own = _RunToken(self, space, principal, server, execution_id)
+            await own.token()
+            return Prepared(f"run.{execution_id}", own, single_use=True)
         if server.auth_type not in ("bearer", "authorization_code"):
             return Prepared()
         listing = server.credentials == "agent" and not execution_id
@@ -110,11 +114,7 @@ class SignIns:
             return Prepared()
         owner = owner_of("tenant" if listing else server.credentials, principal)
         live = await self.credentials.live(space, server.name, owner)
-
-        async def source_of(refused: str) -> str:
-            return (await self.credentials.live(space, server.name, owner, refused=refused)).token
-
-        return Prepared(f"{owner}.{live.generation}", source_of)
+        return Prepared(f"{owner}.{live.generation}", _Kept(self.credentials, space, server.name, owner))
 
     async def discover(self, url: str, issuer: str) -> Place:
         """The authorization server of a tool server. Raises `Unavailable`, `Invalid`, `Denied`."""
@@ -138,6 +138,8 @@ class SignIns:
                 "Ask from a client that a person has signed in with.",
             )
         place = await self.discover(server.url, server.issuer)
+        if not us.client_id and self._document and place.reads_documents:
+            us = Registered(client_id=self._document)
         if not us.client_id:
             try:
                 us = await self._client.register(place, self._home + CALLBACK)
@@ -148,6 +150,7 @@ class SignIns:
                     f"Register one there with the redirect URI {self._home + CALLBACK}, and add the tool server "
                     "with its auth.client_id (and auth.client_secret).",
                 ) from None
+        wanted = await self.credentials.wanted(space, server.name, owner)
         begun = _Begun(place=place, us=us, verifier=secrets.token_urlsafe(48))
         handle = secrets.token_urlsafe(32)
         text = msgspec.json.encode(begun).decode()
@@ -157,6 +160,7 @@ class SignIns:
             for_whom=for_whom,
             subject=principal.subject,
             issuer=place.issuer,
+            scope=" ".join(dict.fromkeys(f"{server.scope or place.scope} {wanted}".split())),
             sealed=await self._secrets.seal(space, _PURPOSE, text),
             expires_at=self._clock.now() + timedelta(seconds=FLOW_SECONDS),
         )
@@ -170,7 +174,7 @@ class SignIns:
             return None
         return found.value
 
-    async def leads_to(self, space: TenantSpace, handle: str, flow: Flow, server: StoredServer) -> str:
+    async def leads_to(self, space: TenantSpace, handle: str, flow: Flow) -> str:
         """The authorization server's page, with everything it needs to know."""
         begun = await self._begun(space, flow)
         return authorization_url(
@@ -178,7 +182,7 @@ class SignIns:
             begun.us.client_id,
             redirect_uri=self._home + CALLBACK,
             state=f"{space.tenant}.{handle}",
-            scope=server.scope or begun.place.scope,
+            scope=flow.scope,
             code_challenge=create_s256_code_challenge(begun.verifier),
             code_challenge_method="S256",
         )
@@ -260,6 +264,19 @@ class SignIns:
         return msgspec.json.decode(await self._secrets.unseal(space, _PURPOSE, flow.sealed), type=_Begun)
 
 
+class _Kept:
+    """An owner's credential."""
+
+    def __init__(self, credentials: Credentials, space: TenantSpace, server: str, owner: str) -> None:
+        self._credentials, self._space, self._server, self._owner = credentials, space, server, owner
+
+    async def token(self, refused: str = "") -> str:
+        return (await self._credentials.live(self._space, self._server, self._owner, refused=refused)).token
+
+    async def falls_short(self, scope: str) -> None:
+        await self._credentials.falls_short(self._space, self._server, self._owner, scope)
+
+
 class _RunToken:
     """A run's own token, made when one is needed and shown for a few minutes."""
 
@@ -270,7 +287,10 @@ class _RunToken:
         self._server, self._execution_id = server, execution_id
         self._token, self._until = "", 0.0
 
-    async def __call__(self, refused: str) -> str:
+    async def falls_short(self, scope: str) -> None:
+        """What a run may do elsewhere is what its caller may do here: there is nothing to note."""
+
+    async def token(self, refused: str = "") -> str:
         now = self._sign_ins.monotonic()
         if not self._token or self._token == refused or self._until <= now:
             self._token = await self._sign_ins.token_of_run(

@@ -20,6 +20,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from mcp.client._probe import negotiate_auto
 from mcp.client.auth import OAuthFlowError
 from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
+from mcp.client.auth.utils import extract_scope_from_www_auth
 from mcp.client.session import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
@@ -360,7 +361,8 @@ class _Tokens:
 
 
 class _Shown(httpx2.Auth):
-    """Shows the token of the moment; once more where it is refused and there is another one by now.
+    """Shows the token of the moment; once more where it is refused and there is another one by now. Where its scopes
+    are too few, that is noted for the next sign-in.
 
     A request that was answered 401 was not carried out: the one behind it is no repetition.
     """
@@ -370,10 +372,12 @@ class _Shown(httpx2.Auth):
 
     async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
         try:
-            token = await self._source("")
+            token = await self._source.token()
             request.headers["authorization"] = f"Bearer {token}"
             answer = yield request
-            if answer.status_code != 401 or (another := await self._source(token)) == token:
+            if answer.status_code == 403 and (scope := extract_scope_from_www_auth(answer)):
+                await self._source.falls_short(scope)
+            if answer.status_code != 401 or (another := await self._source.token(token)) == token:
                 return
         except AgentsError:
             raise OAuthFlowError("no token") from None
