@@ -101,7 +101,8 @@ class SigningKeys:
 
     async def jwks(self) -> dict[str, list[PublicJwk]]:
         """The public document: every key that verifies, now or soon, the newest first."""
-        return {"keys": [key.public() for key in (await self._current(_COOL_DOWN_SECONDS)).keys]}
+        keys = (await self._current(_COOL_DOWN_SECONDS)).keys
+        return {"keys": [key.public() for key in keys if not self._gone(key)]}
 
     async def verifying_key(self, kid: str) -> Any | None:
         """The public key object for PyJWT, or None. An unknown `kid` looks again at most once a second."""
@@ -109,11 +110,24 @@ class SigningKeys:
         if all(key.kid != kid for key in keys.keys):
             keys = await self._current(_COOL_DOWN_SECONDS)
         for key in keys.keys:
-            if key.kid == kid:
+            if key.kid == kid and not self._gone(key):
                 if kid not in self._verifying:
                     self._verifying[kid] = ECAlgorithm.from_jwk(dict(key.public()))
                 return self._verifying[kid]
         return None
+
+    async def replace(self) -> str:
+        """A new key that signs at once, alone: what any other has signed is worth nothing within a minute.
+
+        For a key that got out. Whoever keeps our keys in memory refuses new tokens until they read them again.
+        """
+        while True:
+            found = await self._records.get("set")
+            keys = KeySet(keys=[self._generate()])
+            with suppress(WrongRevision):
+                await self._records.update("set", value=keys, revision=found.revision if found else 0)
+                self._remember(keys)
+                return keys.keys[0].kid
 
     async def rotate(self) -> str:
         """Publishes a new key that signs in ten minutes, and returns its `kid`; the others verify for 31 days more.
@@ -128,7 +142,7 @@ class SigningKeys:
             raise _rotated()
         begins = now + AHEAD
         retired = [msgspec.structs.replace(key, retired_at=key.retired_at or begins) for key in old]
-        kept = [key for key in retired if key.retired_at is None or key.retired_at + KEEP_RETIRED > now]
+        kept = [key for key in retired if not self._gone(key)]
         keys = KeySet(keys=[msgspec.structs.replace(self._generate(), signs_from=begins), *kept])
         try:
             await self._records.update("set", value=keys, revision=found.revision if found else 0)
@@ -136,6 +150,9 @@ class SigningKeys:
             raise _rotated() from raced
         self._remember(keys)
         return keys.keys[0].kid
+
+    def _gone(self, key: SigningKey) -> bool:
+        return key.retired_at is not None and key.retired_at + KEEP_RETIRED <= self._clock.now()
 
     def _active(self, keys: KeySet) -> SigningKey:
         now = self._clock.now()

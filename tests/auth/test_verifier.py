@@ -5,6 +5,7 @@ joserfc judges every token beside PyJWT; the two have to agree.
 
 import base64
 import json
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -374,3 +375,39 @@ async def test_a_direct_token_has_the_scopes_it_was_asked_for(desk: Desk) -> Non
         await desk.auth.tokens.issue_direct("nobody")
     await desk.auth.service.end(issued.sid)
     await refused(desk, issued.access_token)
+
+
+async def test_a_retired_key_leaves_by_itself(desk: Desk) -> None:
+    """Whether or not anybody rotates again."""
+    first = part(await good(desk), 0)["kid"]
+    await desk.auth.signing.rotate()
+    desk.clock.advance(timedelta(days=31, minutes=10).total_seconds() - 1)
+    assert first in [key["kid"] for key in (await desk.auth.signing.jwks())["keys"]]
+    desk.clock.advance(2)
+    assert first not in [key["kid"] for key in (await desk.auth.signing.jwks())["keys"]]
+    assert await desk.auth.signing.verifying_key(str(first)) is None
+
+
+async def test_a_key_that_got_out_is_worth_nothing_within_a_minute(desk: Desk) -> None:
+    """At every process, in the middle of a rotation too; refresh tokens go on, with tokens of the new key."""
+    client = await desk.public_client()
+    tokens = await desk.tokens(client)
+    other = build(desk.store, desk.clock)
+    await desk.auth.signing.rotate()
+    leaked = await private_key(desk)
+    for each in (desk.auth, other):
+        await each.verifier.verify(tokens["access_token"])
+    kid = await desk.auth.signing.replace()
+    desk.clock.advance(60)
+    for each in (desk.auth, other):
+        with pytest.raises(Denied):
+            await each.verifier.verify(tokens["access_token"])
+        assert [key["kid"] for key in (await each.signing.jwks())["keys"]] == [kid]
+    claims = part(tokens["access_token"], 1) | {"exp": 2**33}
+    header = {"alg": "ES256", "typ": "at+jwt", "kid": leaked.thumbprint()}
+    with pytest.raises(Denied):
+        await other.verifier.verify(jwt.encode(header, claims, leaked, algorithms=["ES256"]))
+    fresh = (await desk.refresh(client, tokens["refresh_token"])).json()["access_token"]
+    assert part(fresh, 0)["kid"] == kid
+    for each in (desk.auth, other):
+        await each.verifier.verify(fresh)

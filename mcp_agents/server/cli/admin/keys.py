@@ -32,10 +32,16 @@ def keys() -> None:
 
 @keys.command("rotate", epilog="Example: mcp-agents keys rotate")
 @config_option
+@click.option("--replace", is_flag=True, help="A key got out: end every other one, and all tokens, at once.")
 @json_option
 @runs_async
-async def keys_rotate(config: Path | None, as_json: bool) -> None:
+async def keys_rotate(config: Path | None, replace: bool, as_json: bool) -> None:
     """Publish a new signing key, which signs in ten minutes; tokens of the old ones stay good."""
+    if replace:
+        async with acting(config, "keys_replace") as house:
+            kid = await house.auth.signing.replace()
+            show({"kid": kid}, as_json=as_json, text=f"Only the key {kid} counts; clients refresh their tokens.")
+        return
     async with acting(config, "keys_rotate") as house:
         kid = await house.auth.signing.rotate()
         show({"kid": kid}, as_json=as_json, text=f"The key {kid} is published and signs in ten minutes.")
