@@ -269,10 +269,11 @@ async def test_h13_every_address_in_the_metadata_is_this_servers_own(there: Ther
 
 
 async def test_h14_no_process_is_started_to_guess_where_we_are(there: There) -> None:
-    """The only child is the message server; what may start one at all is a short list of modules."""
+    """Neither for a run nor for a call; what may start one at all is a short list of modules."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
     await there.me.finished()
-    names = {child.name() for child in psutil.Process().children(recursive=True)}
-    assert names <= {"nats-server"}
+    assert (await there.me.wire.call("tool_list", {})).good
+    assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
     starting = re.compile(r"\b(subprocess|open_process|run_process|create_subprocess|os\.system|os\.popen|Popen)\b")
     modules = {
         str(path.relative_to(ROOT))
