@@ -24,6 +24,7 @@ from mcp_agents_auth.client_auth import ClientAuthentication
 from mcp_agents_auth.clients import Clients
 from mcp_agents_auth.codes import Codes
 from mcp_agents_auth.documents import Documents
+from mcp_agents_auth.dpop import Proofs
 from mcp_agents_auth.families import Families
 from mcp_agents_auth.invitations import Invitations
 from mcp_agents_auth.passwords import Passwords
@@ -87,6 +88,7 @@ class AuthServer:
     audit: AuditTrail
     authorization: Authorization
     service: Grants
+    proofs: Proofs
     sessions: BrowserSessions
     clock: Clock
     started: Records[Started] = field(repr=False)
@@ -190,6 +192,7 @@ def build_auth(
         identities=RunTokens(issuer, signing, rights, clock),
         authorization=authorization,
         service=service,
+        proofs=Proofs(platform, clock),
         administration=TenantAdministration(
             platform,
             tenants=tenants,

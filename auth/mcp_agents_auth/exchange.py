@@ -66,8 +66,8 @@ class Exchange:
             token = await self._verifier.verify(presented, exchanged=True)
         except Denied as bad:
             raise _refused() from bad
-        if token.principal.tenant != client.tenant:
-            raise _refused()
+        if token.principal.tenant != client.tenant or token.jkt:
+            raise _refused()  # one that is bound to a key is of no use in other hands, and stays so
         return token
 
     def _resource(self, parameters: Parameters, subject: VerifiedToken) -> str:

@@ -12,9 +12,11 @@ import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Final
 
 import jwt
+import msgspec
 
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.administration import ClientOrder, ClientView, Invited, Member, Registered, TenantView
@@ -28,7 +30,7 @@ from mcp_agents_auth.embedded import AuthServer
 from mcp_agents_auth.issuer_keys import IssuerKeys
 from mcp_agents_auth.resources import Resources
 from mcp_agents_auth.tenants import Tenants
-from mcp_agents_auth.verifier import MAX_TOKEN_BYTES, VerifiedToken, actors_of, invalid_token
+from mcp_agents_auth.verifier import MAX_TOKEN_BYTES, Confirmation, VerifiedToken, actors_of, invalid_token
 
 ALGORITHMS: Final = ["ES256", "ES384", "RS256", "PS256", "EdDSA"]
 _TYPES: Final = frozenset({"", "jwt", "at+jwt", "application/at+jwt"})
@@ -168,7 +170,7 @@ class ExternalVerifier:
 
     def _check_times(self, said: Mapping[str, Any]) -> None:
         now, times = self._clock.now().timestamp(), [said["exp"], said["iat"], said.get("nbf", 0)]
-        if not all(isinstance(each, int | float) and not isinstance(each, bool) for each in times):
+        if not all(isinstance(each, int | float) and not isinstance(each, bool) and isfinite(each) for each in times):
             raise _RefusedError("times")
         if times[0] <= now:
             raise _RefusedError("expired")
@@ -203,6 +205,7 @@ class ExternalVerifier:
             resource=self._resources.default,
             jti=str(said.get("jti", "")),
             sid="",
+            jkt=_bound_to(said.get("cnf")),
         )
 
     def _roles(self, said: Mapping[str, Any]) -> frozenset[str]:
@@ -283,6 +286,16 @@ def _elsewhere() -> Conflict:
         "People and clients are administered at the authorization server that they sign in at.",
         "Change it there; it counts with the next token.",
     )
+
+
+def _bound_to(claim: object) -> str:
+    """The key that a token is bound to; a binding of a kind that we do not know is one that nobody can prove."""
+    if claim is None:
+        return ""
+    try:
+        return msgspec.convert(claim, Confirmation).jkt or "unknown"
+    except msgspec.ValidationError:
+        return "unknown"
 
 
 def _scopes(said: Mapping[str, Any], roles: frozenset[str]) -> frozenset[str]:

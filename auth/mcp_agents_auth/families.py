@@ -43,7 +43,8 @@ _SELECTOR_CHARS: Final = 22  # 128 bits of base64url
 
 
 class Family(Struct, frozen=True, kw_only=True):
-    """One grant: who gave what to whom, until when. `generation` is the user's at the time of consent."""
+    """One grant: who gave what to whom, until when. `generation` is the user's at the time of consent; `jkt` names the
+    key that its tokens are bound to, "" where they are not."""
 
     v: int = 1
     sid: str
@@ -54,6 +55,7 @@ class Family(Struct, frozen=True, kw_only=True):
     scopes: list[str]
     resource: str
     generation: int = 0
+    jkt: str = ""
     revoked: bool = False
     created_at: datetime
     expires_at: datetime
@@ -100,12 +102,12 @@ class Families:
         found = await self._families.get(sid) if is_sid(sid) else None
         return found.value if found else None
 
-    async def extend(self, sid: str, until: datetime) -> Family | None:
-        """Lets a family live until `until`. A revoked one stays revoked."""
+    async def extend(self, sid: str, until: datetime, jkt: str = "") -> Family | None:
+        """Lets a family live until `until`, bound to a key from now on. A revoked one stays revoked."""
         return await change(
             self._families,
             sid,
-            to=lambda old: msgspec.structs.replace(old, expires_at=until),
+            to=lambda old: msgspec.structs.replace(old, expires_at=until, jkt=jkt),
             ttl=lambda new: self._seconds(new.expires_at),
         )
 

@@ -105,10 +105,20 @@ class _MachineEndpoints:
 
     async def token(self, request: Request) -> Response:
         async def answer(parameters: dict[str, str], authorization: str | None) -> Response:
-            issued = await self._auth.service.token(parameters, authorization)
+            issued = await self._auth.service.token(parameters, authorization, await self._key_of(request))
             return JSONResponse(issued.as_response(), headers=_NO_STORE)
 
         return await self._answered(request, answer)
+
+    async def _key_of(self, request: Request) -> str:
+        """The key that the sender proves to hold; "" for a request that proves nothing."""
+        proofs = request.headers.getlist("dpop")
+        if not proofs:
+            return ""
+        try:
+            return await self._auth.proofs.key_of(proofs, "POST", f"{self._auth.issuer}/oauth/token")
+        except Denied as bad:
+            raise OAuthError("invalid_dpop_proof", bad.public) from bad
 
     async def revoke(self, request: Request) -> Response:
         async def answer(parameters: dict[str, str], authorization: str | None) -> Response:

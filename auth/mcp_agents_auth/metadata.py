@@ -44,6 +44,7 @@ def server_metadata(issuer: str, *, documents: bool, registration: bool) -> Docu
         "introspection_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": True,
+        "dpop_signing_alg_values_supported": ALGORITHMS,
         "client_id_metadata_document_supported": documents,
     }
     if registration:

@@ -21,6 +21,7 @@ ErrorCode = Literal[
     "temporarily_unavailable",
     "invalid_redirect_uri",
     "invalid_client_metadata",
+    "invalid_dpop_proof",
 ]
 
 Parameters = dict[str, str]

@@ -46,16 +46,17 @@ class Grants:
         self._families, self._codes, self._standings = families, codes, standings
         self._tokens, self._verifier, self._clock = tokens, verifier, clock
 
-    async def token(self, parameters: Parameters, authorization: str | None) -> IssuedToken:
-        """Answers a token request. `authorization` is the header's value. Raises `OAuthError`."""
+    async def token(self, parameters: Parameters, authorization: str | None, jkt: str = "") -> IssuedToken:
+        """Answers a token request. `authorization` is the header's value; `jkt` the key that the sender proved to hold,
+        which the tokens are then bound to. Raises `OAuthError`."""
         client = await self._authentication.of(parameters, authorization)
         match parameters.get("grant_type"):
             case "authorization_code":
-                return await self._authorization_code(_granted(client, "authorization_code"), parameters)
+                return await self._authorization_code(_granted(client, "authorization_code"), parameters, jkt)
             case "refresh_token":
-                return await self._refresh_token(_granted(client, "refresh_token"), parameters)
+                return await self._refresh_token(_granted(client, "refresh_token"), parameters, jkt)
             case "client_credentials":
-                return await self._client_credentials(_granted(client, "client_credentials"), parameters)
+                return await self._client_credentials(_granted(client, "client_credentials"), parameters, jkt)
             case "urn:ietf:params:oauth:grant-type:token-exchange":
                 return await self._exchange.token(_granted(client, TOKEN_EXCHANGE), parameters)
             case None:
@@ -103,17 +104,19 @@ class Grants:
             "client_id": known.client_id,
             "scope": " ".join(sorted(principal.scopes)),
             "tenant": principal.tenant,
-            "token_type": "Bearer",
+            "token_type": "DPoP" if known.jkt else "Bearer",
             "iat": known.issued_at,
             "exp": known.expires_at,
-        } | ({"act": nested(principal.actors)} if principal.actors else {})
+            **({"act": nested(principal.actors)} if principal.actors else {}),
+            **({"cnf": {"jkt": known.jkt}} if known.jkt else {}),
+        }
 
     async def end(self, sid: str, why: Why = "asked") -> None:
         """Ends a grant and every token of it."""
         await self._families.revoke(sid, why)
         self._standings.forget(sid)
 
-    async def _authorization_code(self, client: Client, parameters: Parameters) -> IssuedToken:
+    async def _authorization_code(self, client: Client, parameters: Parameters, jkt: str) -> IssuedToken:
         presented = parameters.get("code")
         if presented is None:
             raise OAuthError("invalid_request", "code is missing.")
@@ -125,14 +128,14 @@ class Grants:
             raise refused()
         if parameters.get("resource", code.resource) != code.resource:
             raise OAuthError("invalid_target", "The resource is not the one that was authorized.")
-        family = await self._families.extend(code.sid, self._clock.now() + FAMILY_LIFE)
+        family = await self._families.extend(code.sid, self._clock.now() + FAMILY_LIFE, jkt)
         if family is None:
             raise refused()
         standing = await self._standing(family)
         refresh = await self._families.first_refresh(family) if "refresh_token" in client.grant_types else None
         return await self._tokens.issue(family, standing.scopes, standing.roles, refresh_token=refresh)
 
-    async def _refresh_token(self, client: Client, parameters: Parameters) -> IssuedToken:
+    async def _refresh_token(self, client: Client, parameters: Parameters, jkt: str) -> IssuedToken:
         presented = parameters.get("refresh_token")
         if presented is None:
             raise OAuthError("invalid_request", "refresh_token is missing.")
@@ -140,6 +143,8 @@ class Grants:
         if family.client_id != client.id:
             await self.end(family.sid, "wrong_client")  # a token in the wrong hands was stolen from the right ones
             raise refused()
+        if family.jkt != jkt:
+            raise refused()  # the token alone is not enough, and no binding comes or goes later
         if parameters.get("resource", family.resource) != family.resource:
             raise OAuthError("invalid_target", "The resource is not the one that was authorized.")
         requested = requested_scopes(parameters)
@@ -152,7 +157,7 @@ class Grants:
         successor = await self._families.rotate(presented, found, family)
         return await self._tokens.issue(family, scopes, standing.roles, refresh_token=successor)
 
-    async def _client_credentials(self, client: Client, parameters: Parameters) -> IssuedToken:
+    async def _client_credentials(self, client: Client, parameters: Parameters, jkt: str) -> IssuedToken:
         try:
             await self._tenants.require_active(client.tenant)
         except (NotFound, Denied) as error:
@@ -173,6 +178,7 @@ class Grants:
             client_id=client.id,
             scopes=sorted(scopes),
             resource=resource,
+            jkt=jkt,
             created_at=now,
             expires_at=now + timedelta(seconds=ACCESS_SECONDS),
         )

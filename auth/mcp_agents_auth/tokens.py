@@ -34,12 +34,13 @@ class IssuedToken:
     sid: str
     refresh_token: str | None = None
     exchanged: bool = False
+    bound: bool = False
 
     def as_response(self) -> dict[str, str | int]:
         """The members of a token response (RFC 6749 §5.1) and `tenant`."""
         answer: dict[str, str | int] = {
             "access_token": self.access_token,
-            "token_type": "Bearer",
+            "token_type": "DPoP" if self.bound else "Bearer",
             "expires_in": self.expires_in,
             "scope": self.scope,
             "tenant": self.tenant,
@@ -83,6 +84,7 @@ class TokenIssuer:
         now = int(self._clock.now().timestamp())
         expires = min(now + ttl, int(family.expires_at.timestamp()))
         scope = " ".join(sorted(scopes))
+        bound = {"cnf": {"jkt": family.jkt}} if family.jkt else {}
         token = await self._signing.sign(
             {
                 "iss": self.issuer,
@@ -96,6 +98,7 @@ class TokenIssuer:
                 "exp": expires,
                 "jti": secrets.token_urlsafe(16),
                 "sid": family.sid,
+                **bound,
                 **(more or {}),
             }
         )
@@ -107,6 +110,7 @@ class TokenIssuer:
             sid=family.sid,
             refresh_token=refresh_token,
             exchanged=exchanged,
+            bound=bool(family.jkt),
         )
 
     async def issue_direct(

@@ -46,6 +46,8 @@ class VerifiedToken:
     resource: str
     jti: str
     sid: str
+    jkt: str = ""
+    """The key that whoever shows it must prove to hold; "" for a bearer token."""
 
 
 class _Header(Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,6 +64,12 @@ class _Act(Struct, frozen=True):
     act: "_Act | None" = None
 
 
+class Confirmation(Struct, frozen=True):
+    """What a token is bound to (RFC 9449 §6.1)."""
+
+    jkt: str
+
+
 class _Claims(Struct, frozen=True):
     iss: str
     sub: str
@@ -75,6 +83,7 @@ class _Claims(Struct, frozen=True):
     sid: str
     nbf: int = 0
     act: "_Act | None" = None
+    cnf: Confirmation | None = None
 
 
 class _RefusedError(Exception):
@@ -158,6 +167,7 @@ class TokenVerifier:
             resource=claims.aud,
             jti=claims.jti,
             sid=claims.sid,
+            jkt=claims.cnf.jkt if claims.cnf else "",
         )
 
     async def _claims(self, token: str) -> _Claims:

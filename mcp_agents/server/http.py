@@ -18,9 +18,10 @@ import anyio
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp_agents_auth.client_keys import ALGORITHMS
 from mcp_agents_auth.http import key_routes
 from mcp_agents_auth.http import routes as authorization_routes
-from mcp_agents_auth.verifier import VerifiedToken
+from mcp_agents_auth.verifier import VerifiedToken, invalid_token
 from mcp_agents_tools.surface import scopes as table
 from mcp_agents_tools.surface.catalogue import Catalogue
 from starlette.applications import Starlette
@@ -166,7 +167,7 @@ class Gate:
     def __init__(self, app: ASGIApp, house: House, door: Door) -> None:
         self._app, self._door, self._verify = app, door, house.verifier.verify
         self._catalogue: Catalogue = house.catalogue
-        self._rates = house.rates
+        self._rates, self._proofs = house.rates, house.auth.proofs
         self._public_url, self._issuer = house.public_url, house.verifier.issuer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -177,18 +178,18 @@ class Gate:
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         kind, _, credential = headers.get("authorization", "").partition(" ")
-        if kind.lower() != "bearer" or not credential.strip():
+        if kind.lower() not in ("bearer", "dpop") or not credential.strip():
             await self._challenge(401, path, self._scopes(selection))(scope, receive, send)
             return
         try:
             token = await self._verify(credential.strip())
+            await self._check_possession(scope, kind.lower(), token.jkt, credential.strip())
         except AgentsError as error:
             if error.kind == "Unavailable":
                 await refused(error)(scope, receive, send)
             else:
-                await self._challenge(401, path, self._scopes(selection), "invalid_token", error.public)(
-                    scope, receive, send
-                )
+                told = "invalid_dpop_proof" if error.code == "PROOF_INVALID" else "invalid_token"
+                await self._challenge(401, path, self._scopes(selection), told, error.public)(scope, receive, send)
             return
         try:
             principal = token.principal
@@ -225,6 +226,16 @@ class Gate:
         else:
             await self._app(_seated(scope, seat), receive, send)
 
+    async def _check_possession(self, scope: Scope, kind: str, jkt: str, credential: str) -> None:
+        """A token that is bound to a key comes with a proof of it, any other as a bearer. Raises `Denied`."""
+        if (kind == "dpop") != bool(jkt):
+            raise invalid_token()
+        if jkt:
+            shown = [value.decode("latin-1") for name, value in scope["headers"] if name == b"dpop"]
+            url = f"{self._public_url}{scope['path'].removeprefix(_split(self._public_url).path.rstrip('/'))}"
+            if await self._proofs.key_of(shown, scope["method"], url, token=credential) != jkt:
+                raise invalid_token()
+
     async def _open(self, scope: Scope, receive: Receive, send: Send, held: Held) -> None:
         """A response that stays open until it is to end; then it is ended as if that had been all."""
         begun = done = False
@@ -259,6 +270,7 @@ class Gate:
             "authorization_servers": [self._issuer],
             "scopes_supported": sorted(self._scopes(self.selection(path) or "")),
             "bearer_methods_supported": ["header"],
+            "dpop_signing_alg_values_supported": ALGORITHMS,
             "resource_name": "mcp-agents",
         }
 
@@ -281,11 +293,14 @@ class Gate:
         parts = [f'resource_metadata="{self._public_url}{WELL_KNOWN}{path}"', f'scope="{" ".join(sorted(scopes))}"']
         if error:  # without credentials RFC 6750 wants no error code
             parts = [f'error="{error}"', f'error_description="{description}"', *parts]
+        scheme = "Bearer"
+        if error == "invalid_dpop_proof":
+            scheme, parts = "DPoP", [*parts, f'algs="{" ".join(ALGORITHMS)}"']
         body = {"error": error or "unauthorized", "error_description": description or "A bearer token is needed."}
         return JSONResponse(
             body,
             status_code=status,
-            headers={"WWW-Authenticate": "Bearer " + ", ".join(parts), "Cache-Control": "no-store"},
+            headers={"WWW-Authenticate": f"{scheme} {', '.join(parts)}", "Cache-Control": "no-store"},
         )
 
 

@@ -192,7 +192,7 @@ async def test_a_token_that_the_test_signs_unchanged_is_good(house: Served, http
         assert (await Wire(http, house.url, token).ask("tools/list")).status == 200
 
 
-@pytest.mark.parametrize("value", ["Basic YTpi", "Bearer", "Bearer ", "bearer\t", "DPoP x", "Negotiate", " "])
+@pytest.mark.parametrize("value", ["Basic YTpi", "Bearer", "Bearer ", "bearer\t", "Negotiate", " "])
 async def test_another_scheme_is_no_token(house: Served, value: str) -> None:
     """Asked to sign in, not told that a token was bad."""
     head = await raw(house, "POST /mcp HTTP/1.1", "Host: localhost", f"Authorization: {value}")
