@@ -117,6 +117,8 @@ class _Desk:
         flow = await self._sign_ins.find(space, _handle(named), user.id)
         if flow is None:
             raise _gone()
+        if not self._sign_ins.is_own(flow, user.id):
+            principal.require("toolservers:write")  # it was held when this began
         return principal, space, flow
 
 

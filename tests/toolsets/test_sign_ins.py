@@ -324,6 +324,25 @@ async def grants_of(house: House) -> list[Family]:
     return [found.value for found in await house.auth.families._families.all()]
 
 
+async def test_who_may_not_write_any_more_ties_no_account_to_everybody(pair: Pair) -> None:
+    """A sign-in for the whole tenant, begun by somebody whose role was taken before it came back."""
+    ann = await pair.person("ann")
+    await pair.adds(ann, "peer", type="authorization_code")
+    url = (await ann.call("tool_server_authorize", {"name": "peer"})).value["url"]
+    users = pair.here.house.auth.users
+    async with AsyncExitStack() as stack:
+        hers = await pair.browser(stack)
+        await pair.signed_in(hers, url, "ann@a.example")
+        assert "everybody here" in hers.page
+        await users.set_roles(pair.people["ann"].id, TENANT, frozenset({"operator"}))
+        await hers.open(url)
+        assert "Go on" not in hers.page
+        handle = url.partition("flow=")[2]
+        await hers.open(f"{pair.here.url}/oauth/upstream/callback?state={handle}&code=x&iss={pair.there.url}")
+        assert "Not signed in" in hers.page
+    assert pair.asked.count("/oauth/token") == 0
+
+
 async def test_agents_have_credentials_of_their_own(pair: Pair) -> None:
     """Set by whoever may write tool servers; an agent without one calls nothing, whoever asks it."""
     ann, bob = await pair.person("ann"), await pair.person("bob", "operator")
@@ -362,6 +381,7 @@ async def test_a_run_shows_a_token_of_its_own(pair: Pair) -> None:
     caller = page["events"][0]["body"]["caller"]
     assert caller["subject"] == pair.people["ann"].id
     assert caller["actors"] == [outer["id"]]
+    assert caller["scopes"] == "executions:run"
     assert page["events"][0]["body"]["upstream"] == run["execution_id"]
     back = f"{pair.here.url}/mcp/agent/outer"
     auth = {"type": "token_exchange"}

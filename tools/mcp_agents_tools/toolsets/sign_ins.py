@@ -21,6 +21,7 @@ from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Denied, Unavailable, WrongRevision
 from mcp_agents.kernel.identity import Identities
 from mcp_agents.kernel.principal import Principal
+from mcp_agents.kernel.scopes import RUN_AGENTS
 from mcp_agents.kernel.tenancy import Records, TenantSpace
 from mcp_agents.kernel.toolserver import Owner
 from mcp_agents.security.secrets import TenantSecrets
@@ -167,6 +168,11 @@ class SignIns:
         await _flows(space).create("sign-in", _digest(handle), value=flow, ttl=FLOW_SECONDS)
         return f"{self._home}{START}?flow={space.tenant}.{handle}"
 
+    @staticmethod
+    def is_own(flow: Flow, subject: str) -> bool:
+        """Whether it is for this person alone."""
+        return flow.owner == owner_name("user", subject)
+
     async def find(self, space: TenantSpace, handle: str, subject: str) -> Flow | None:
         """An open sign-in of this person."""
         found = await _flows(space).get("sign-in", _digest(handle))
@@ -247,14 +253,16 @@ class SignIns:
     ) -> str:
         """What a run shows at a server that wants to know for whom: its own token, exchanged where that is asked."""
         audience = server.issuer or server.url
-        scope = "" if server.issuer else server.scope
+        # Whoever adds a server to which everybody's agents go gets no more of their rights than running agents, unless
+        # the record says so where all can read it.
+        scope = server.scope or RUN_AGENTS
         token = await self._identities.token(principal, execution_id=execution_id, audience=audience, scope=scope)
         if not server.issuer:
             return token
         place = await self.discover(server.url, server.issuer)
         sealed = server.sealed_secret
         secret = await self._secrets.unseal(space, secret_purpose(server.name), sealed) if sealed else ""
-        return await self.exchanged(place, Registered(client_id=server.client_id, secret=secret), token, server.scope)
+        return await self.exchanged(place, Registered(client_id=server.client_id, secret=secret), token, scope)
 
     def monotonic(self) -> float:
         """The clock that tokens of runs are renewed by."""
