@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import jwt
 import msgspec
+from joserfc.errors import JoseError
 from joserfc.jwk import JWKRegistry
 from msgspec import Struct
 
@@ -63,17 +64,19 @@ class Proofs:
         """
         if len(proofs) != 1 or len(proofs[0]) > _LONGEST or not proofs[0].isascii():
             raise _refused()
-        header, claims = _verified(proofs[0])
-        now = self._clock.now().timestamp()
-        # Asked so that a time which is no number is not in time.
-        if claims.htm != method or _bare(claims.htu) != url or not abs(claims.iat - now) <= WINDOW_SECONDS:
+        try:
+            header, claims = _verified(proofs[0])
+            thumbprint = _thumbprint(header.jwk)
+            name = hashlib.sha256(f"{thumbprint}\0{claims.jti}".encode()).hexdigest()
+            late = not abs(claims.iat - self._clock.now().timestamp()) <= WINDOW_SECONDS  # true of what is no number
+        except (ValueError, TypeError, KeyError, OverflowError, JoseError) as cause:
+            raise _refused() from cause
+        if late or claims.htm != method or _bare(claims.htu) != url:
             raise _refused()
         if token and not same(claims.ath, hash_of(token)):
             raise _refused()
         if not 8 <= len(claims.jti) <= 256:
             raise _refused()
-        thumbprint = JWKRegistry.import_key(dict(header.jwk)).thumbprint()
-        name = hashlib.sha256(f"{thumbprint}\0{claims.jti}".encode()).hexdigest()
         try:
             await self._used.create(name, value=UsedProof(), ttl=2 * WINDOW_SECONDS + 5)
         except WrongRevision as replayed:
@@ -99,6 +102,14 @@ def _verified(proof: str) -> tuple[_Header, _Claims]:
         return header, msgspec.convert(payload, _Claims)
     except (jwt.PyJWTError, msgspec.ValidationError, ValueError, TypeError, RecursionError) as cause:
         raise _refused() from cause
+
+
+def _thumbprint(jwk: dict[str, Any]) -> str:
+    """By RFC 7638, of the members that make the key and no others."""
+    made_of: dict[str, str | list[str]] = {
+        name: str(jwk[name]) for name in ("kty", "crv", "x", "y", "n", "e") if name in jwk
+    }
+    return str(JWKRegistry.import_key(made_of).thumbprint())
 
 
 def _bare(url: str) -> str:

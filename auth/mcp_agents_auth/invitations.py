@@ -13,6 +13,7 @@ from msgspec import Struct
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Denied, NotFound, WrongRevision
+from mcp_agents.kernel.scopes import of_roles
 from mcp_agents.kernel.tenancy import PlatformSpace, Versioned
 from mcp_agents_auth.handles import digest, new_handle, same
 from mcp_agents_auth.tenants import Tenants
@@ -120,7 +121,19 @@ class Invitations:
             raise _invalid()
         if found.value.expires_at <= self._clock.now() or not await self._tenants.active(found.value.tenant):
             raise _invalid()
+        if not await self._may_still_give(found.value):
+            raise _invalid()
         return found
+
+    async def _may_still_give(self, invitation: Invitation) -> bool:
+        """Whether the person who gave it could give it now; a program or the command line is not asked again."""
+        if not ids.is_id(invitation.invited_by, "us"):
+            return True
+        try:
+            held = of_roles((await self._users.get(invitation.invited_by)).roles(invitation.tenant))
+        except NotFound:
+            return False
+        return "tenancy:admin" in held and of_roles(frozenset(invitation.roles)) <= held
 
     async def _burn(self, found: Versioned[Invitation]) -> bool:
         """Uses it up; False when somebody else was faster."""

@@ -20,7 +20,7 @@ from mcp_agents.kernel.errors import Conflict, Denied, Exhausted, Invalid, NotFo
 from mcp_agents.kernel.ids import PLATFORM
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.scopes import ROLES
-from mcp_agents.kernel.tenancy import PlatformSpace
+from mcp_agents.kernel.tenancy import PlatformSpace, Versioned
 from mcp_agents_auth.changes import change
 from mcp_agents_auth.handles import digest, new_handle
 from mcp_agents_auth.passwords import Passwords
@@ -148,19 +148,30 @@ class Users:
 
     async def leave(self, user_id: str, tenant: str) -> None:
         """Ends a membership; whoever has no other is forgotten altogether."""
-        user = await self.set_roles(user_id, tenant, frozenset())
-        if not user.memberships:
-            await self.delete(user_id)
+        await self.set_roles(user_id, tenant, frozenset())
+        found = await self._users.get(user_id)
+        if found is not None and not found.value.memberships:
+            await self._remove(found)
 
     async def delete(self, user_id: str) -> None:
         """Forgets a person and frees the address. Raises `NotFound`."""
-        user = await self.get(user_id)
-        if email := await self._emails.get(digest(user.email)):
+        await self.get(user_id)
+        while found := await self._users.get(user_id):
+            if await self._remove(found):
+                return
+
+    async def _remove(self, found: Versioned[User]) -> bool:
+        """Forgets a person as read, and then frees the address; False when the record moved on."""
+        try:
+            await self._users.delete(found.value.id, revision=found.revision)
+        except WrongRevision:
+            return False
+        address = digest(found.value.email)
+        email = await self._emails.get(address)
+        if email is not None and email.value.user_id == found.value.id:
             with suppress(WrongRevision):
-                await self._emails.delete(digest(user.email), revision=email.revision)
-        if found := await self._users.get(user_id):
-            with suppress(WrongRevision):
-                await self._users.delete(user_id, revision=found.revision)
+                await self._emails.delete(address, revision=email.revision)
+        return True
 
     def check_password(self, password: str) -> None:
         """Raises `Invalid` for a password that nobody may choose."""

@@ -29,7 +29,7 @@ from mcp_agents.agents.catalog import invalid_fields
 from mcp_agents.execution.run import Run
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.audit import Deed, audited
-from mcp_agents.kernel.errors import AgentsError, NotFound
+from mcp_agents.kernel.errors import AgentsError, Denied, NotFound
 from mcp_agents.kernel.policy import OPEN, Act, Decision, Judge, denied
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tasks import background
@@ -186,6 +186,12 @@ class Door:
         """Runs a tool; one that administers only once that is written down."""
         if not self._catalogue.administers(tool):
             return await tool.function(call, arguments)
+        if call.principal.actors:
+            raise Denied(
+                "ADMINISTRATION_NEEDS_PERSON",
+                "Whoever acts for somebody cannot do this.",
+                "Ask an administrator to do it.",
+            )
         deed = Deed(call.principal, tool.name, tool.noted(arguments))
         async with audited(self._services.audit, call.space.tenant, deed):
             return await tool.function(call, arguments)

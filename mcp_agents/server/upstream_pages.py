@@ -117,6 +117,12 @@ class _Desk:
         flow = await self._sign_ins.find(space, _handle(named), user.id)
         if flow is None:
             raise _gone()
+        try:
+            server = (await self._house.tool_servers.stored(space, flow.server)).value
+        except NotFound:
+            raise _gone() from None
+        if server.key != flow.key:
+            raise _gone()  # another one by now, to which nothing of this may go
         if not self._sign_ins.is_own(flow, user.id):
             principal.require("toolservers:write")  # it was held when this began
         return principal, space, flow

@@ -158,6 +158,10 @@ BAD: dict[str, Callable[[float], str]] = {
     "two in one": lambda now: f"{proof(now)}, {proof(now)}",
     "nothing": lambda now: " ",
     "no token at all": lambda now: "x.y.z",
+    "a time beyond all": lambda now: proof(now, iat=10**400),
+    "a padded key": lambda now: proof(
+        now, header={"jwk": {**KEY.as_dict(private=False), "x": str(KEY.as_dict(private=False)["x"]) + "=="}}
+    ),
     "very long": lambda now: proof(now, more="x" * 5000),
 }
 

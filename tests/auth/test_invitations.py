@@ -159,6 +159,15 @@ async def test_what_somebody_gave_ends_with_them(desk: Desk, how: str) -> None:
     assert (await desk.http.get(link.removeprefix(ISSUER))).status_code == 404
 
 
+async def test_who_could_not_give_it_any_more_lets_nobody_in(desk: Desk) -> None:
+    """A demoted administrator does not come back through an invitation of before."""
+    bob = await desk.auth.users.create("bob@acme.example", PASSWORD, "acme", frozenset({"admin", "viewer"}))
+    his = Principal(tenant="acme", subject=bob.id, scopes=TENANT_SCOPES)
+    link = (await desk.auth.administration.invite(his, "second@acme.example", frozenset({"admin"}))).link
+    await desk.auth.administration.take_roles(ada(desk), bob.id, frozenset({"admin"}))
+    assert (await desk.http.get(link.removeprefix(ISSUER))).status_code == 404
+
+
 async def test_a_tenant_that_is_suspended_takes_nobody_in(desk: Desk) -> None:
     """The link works again when the tenant does."""
     link = await invited(desk, "new@acme.example")

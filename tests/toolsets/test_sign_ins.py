@@ -265,7 +265,8 @@ async def test_a_way_back_that_is_not_right_leaves_nothing(pair: Pair, change: d
             assert pair.asked.count("/oauth/token") == asked
     await ann.call("agent_create", {"name": "front", "tools": ["peer/*"]})
     space = pair.here.house.tenancy.of(Principal(tenant=TENANT, subject="x", scopes=frozenset()))
-    assert await space.records("cb_vault", Credential).all("credential", "peer") == []
+    key = (await pair.here.house.tool_servers.stored(space, "peer")).value.key
+    assert await space.records("cb_vault", Credential).all("credential", key) == []
 
 
 async def test_a_token_is_refreshed_once_by_whoever_is_first(pair: Pair) -> None:
@@ -282,36 +283,37 @@ async def test_a_token_is_refreshed_once_by_whoever_is_first(pair: Pair) -> None
     oauth = OauthClient(AddressRule(allow_private=True))
     other = Credentials(house.secrets, oauth, pair.clock)
     credentials = house.sign_ins.credentials
-    first = await credentials.live(space, "peer", owner)
+    peer = (await house.tool_servers.stored(space, "peer")).value.key
+    first = await credentials.live(space, peer, owner)
     for _ in range(3):
         before = pair.asked.count("/oauth/token")
         pair.clock.advance(3600)
-        found = await at_once([credentials, other], space, owner)
+        found = await at_once([credentials, other], space, peer, owner)
         assert len(set(found)) == 1
         assert found[0] != first.token
         assert pair.asked.count("/oauth/token") == before + 1
     # A process that died over it holds the others up for as long as its lease lasts, and no longer.
     pair.clock.advance(3600)
     leases = space.records("cb_leases", Refreshing)
-    await leases.create("refreshing", "peer", owner, value=Refreshing(at=pair.clock.now()), ttl=1)
+    await leases.create("refreshing", peer, owner, value=Refreshing(at=pair.clock.now()), ttl=1)
     with anyio.fail_after(15):
-        await credentials.live(space, "peer", owner)
+        await credentials.live(space, peer, owner)
     # Revoked over there: told apart, and final until somebody signs in anew.
     (grant,) = [each for each in await grants_of(pair.there.house) if each.kind == "user"]
     await pair.there.house.auth.families.revoke(grant.sid, "test")
     pair.clock.advance(3600)
     for _ in range(2):
         with pytest.raises(Denied) as over:
-            await credentials.live(space, "peer", owner)
+            await credentials.live(space, peer, owner)
         assert over.value.code == "CREDENTIAL_EXPIRED"
 
 
-async def at_once(credentials: list[Credentials], space: TenantSpace, owner: str) -> list[str]:
+async def at_once(credentials: list[Credentials], space: TenantSpace, server: str, owner: str) -> list[str]:
     """The tokens that fifty calls get, of several processes in turn."""
     found: list[str] = []
 
     async def one(process: Credentials) -> None:
-        found.append((await process.live(space, "peer", owner)).token)
+        found.append((await process.live(space, server, owner)).token)
 
     async with anyio.create_task_group() as crowd:
         for number in range(50):
@@ -322,6 +324,32 @@ async def at_once(credentials: list[Credentials], space: TenantSpace, owner: str
 async def grants_of(house: House) -> list[Family]:
     """Every grant of a house."""
     return [found.value for found in await house.auth.families._families.all()]
+
+
+async def test_a_server_that_took_the_place_of_another_gets_nothing_of_it(pair: Pair) -> None:
+    """Same name, another address: neither what was signed in with before, nor a sign-in that was under way."""
+    ann = await pair.person("ann")
+    sign_in = {"type": "authorization_code", "credentials": "user"}
+    await pair.adds(ann, "peer", **sign_in)
+    await ann.call("agent_create", {"name": "front", "tools": ["peer/*"]})
+    async with AsyncExitStack() as stack:
+        hers = await pair.browser(stack)
+        for first in (True, False):
+            url = (await ann.call("tool_server_authorize", {"name": "peer"})).value["url"]
+            if first:
+                await pair.go_through(url, "ann", "bea", hers)
+            await ann.call("tool_server_remove", {"name": "peer"})
+            await pair.adds(ann, "peer", **sign_in)
+            if first:
+                await ann.call("tool_server_refresh", {"name": "peer"})
+                assert "CREDENTIAL_MISSING" in str((await ann.call("tool_server_refresh", {"name": "peer"})).error)
+        await hers.open(url)
+        assert "Go on" not in hers.page
+        handle = url.partition("flow=")[2]
+        asked = pair.asked.count("/oauth/token")
+        await hers.open(f"{pair.here.url}/oauth/upstream/callback?state={handle}&code=x&iss={pair.there.url}")
+        assert "Not signed in" in hers.page
+        assert pair.asked.count("/oauth/token") == asked
 
 
 async def test_who_may_not_write_any_more_ties_no_account_to_everybody(pair: Pair) -> None:

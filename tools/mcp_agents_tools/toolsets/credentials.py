@@ -22,7 +22,9 @@ from mcp_agents.security.secrets import TenantSecrets
 from mcp_agents_tools.toolsets.oauth import OauthClient, Place, RefusedError, Registered, UnreachableError
 
 _EARLY: Final = timedelta(seconds=60)
-_LEASE_SECONDS: Final = 20
+_LEASE_SECONDS: Final = 30
+_LONGEST_SECONDS: Final = 366 * 24 * 3600
+_WANTED_SCOPES: Final = 32
 _LOOK_SECONDS: Final = 0.1
 
 
@@ -36,7 +38,8 @@ class Secret(Struct, frozen=True, kw_only=True):
 
 
 class Credential(Struct, frozen=True, kw_only=True):
-    """One owner's credential for one server. `generation` changes with every new sign-in, not with a refresh."""
+    """One owner's credential for one server (`StoredServer.key`). `generation` changes with every new sign-in,
+    not with a refresh."""
 
     v: int = 1
     server: str
@@ -88,7 +91,7 @@ class Credentials:
                 owner=owner,
                 generation=secrets.token_hex(8),
                 sealed=await self._secrets.seal(space, _purpose(server, owner), msgspec.json.encode(secret).decode()),
-                expires_at=now + timedelta(seconds=expires_in) if expires_in is not None else None,
+                expires_at=now + _life(expires_in) if expires_in is not None else None,
                 updated_at=now,
             )
             with suppress(WrongRevision):
@@ -111,10 +114,17 @@ class Credentials:
 
     async def falls_short(self, space: TenantSpace, server: str, owner: str, scope: str) -> None:
         """Notes scopes for the owner's next sign-in."""
-        found = await _records(space).get("credential", server, owner)
-        if found is not None and (more := set(scope.split()) - set(found.value.wanted.split())):
-            wanted = " ".join(sorted({*found.value.wanted.split(), *more}))
-            await self._write(space, found, msgspec.structs.replace(found.value, wanted=wanted))
+        records = _records(space)
+        for _ in range(16):
+            found = await records.get("credential", server, owner)
+            known = set(found.value.wanted.split()) if found else set[str]()
+            asked = sorted(known | {each for each in scope.split() if len(each) <= 128})[:_WANTED_SCOPES]
+            if found is None or set(asked) <= known:
+                return
+            value = msgspec.structs.replace(found.value, wanted=" ".join(asked))
+            with suppress(WrongRevision):
+                await records.update("credential", server, owner, value=value, revision=found.revision)
+                return
 
     async def wanted(self, space: TenantSpace, server: str, owner: str) -> str:
         """What was noted."""
@@ -130,23 +140,23 @@ class Credentials:
 
         Raises `Denied` (`CREDENTIAL_MISSING`, `CREDENTIAL_EXPIRED`), `Unavailable` (`CREDENTIAL_UNAVAILABLE`).
         """
-        with anyio.move_on_after(_LEASE_SECONDS + 5):
+        with anyio.move_on_after(_LEASE_SECONDS - 5):
             while True:
                 found = await _records(space).get("credential", server, owner)
                 if found is None:
-                    raise _missing(server)
+                    raise _missing()
                 if found.value.ended:
-                    raise _expired(server)
+                    raise _expired()
                 secret = await self._open(space, found.value)
                 if secret.token != refused and not self._due(found.value):
                     return Live(token=secret.token, generation=found.value.generation)
                 if not secret.refresh_token:
-                    raise _expired(server)
-                if await self._lease(space, server, owner):
+                    raise _expired()
+                if held := await self._lease(space, server, owner):
                     try:
                         return await self._refreshed(space, found, secret)
                     finally:
-                        await self._give_back(space, server, owner)
+                        await self._give_back(space, server, owner, held)
                 await anyio.sleep(_LOOK_SECONDS)
         raise _unavailable()
 
@@ -154,18 +164,18 @@ class Credentials:
         old = found.value
         now = await _records(space).get("credential", old.server, old.owner)
         if now is None:
-            raise _missing(old.server)
+            raise _missing()
         if now.revision != found.revision:  # somebody was faster: theirs is as good
             return Live(token=(await self._open(space, now.value)).token, generation=now.value.generation)
         if secret.place is None or secret.us is None:
-            raise _expired(old.server)
+            raise _expired()
         form = {"grant_type": "refresh_token", "refresh_token": secret.refresh_token}
         try:
             answer = await self._client.tokens(secret.place, secret.us, form)
         except RefusedError as refused:
             if str(refused) == "invalid_grant":
-                await self._write(space, found, msgspec.structs.replace(old, ended=True))
-            raise _expired(old.server) from None
+                await self._write(space, msgspec.structs.replace(old, ended=True))
+            raise _expired() from None
         except UnreachableError:
             if old.expires_at is not None and old.expires_at > self._clock.now():
                 return Live(token=secret.token, generation=old.generation)
@@ -179,16 +189,24 @@ class Credentials:
             sealed=await self._secrets.seal(
                 space, _purpose(old.server, old.owner), msgspec.json.encode(fresh).decode()
             ),
-            expires_at=at + timedelta(seconds=answer.expires_in) if answer.expires_in else None,
+            expires_at=at + _life(answer.expires_in) if answer.expires_in else None,
             updated_at=at,
         )
-        await self._write(space, found, value)
+        await self._write(space, value)
         return Live(token=fresh.token, generation=old.generation)
 
-    async def _write(self, space: TenantSpace, found: Versioned[Credential], value: Credential) -> None:
-        """Under the lease: whoever else writes signed in anew meanwhile, or removed it, and that counts."""
-        with suppress(WrongRevision):
-            await _records(space).update("credential", value.server, value.owner, value=value, revision=found.revision)
+    async def _write(self, space: TenantSpace, value: Credential) -> None:
+        """Unless somebody signed in anew meanwhile, or removed it: that counts. Scopes that were noted stay noted."""
+        records = _records(space)
+        for _ in range(16):
+            now = await records.get("credential", value.server, value.owner)
+            if now is None or now.value.generation != value.generation:
+                return
+            wanted = sorted({*now.value.wanted.split(), *value.wanted.split()})[:_WANTED_SCOPES]
+            merged = msgspec.structs.replace(value, wanted=" ".join(wanted))
+            with suppress(WrongRevision):
+                await records.update("credential", value.server, value.owner, value=merged, revision=now.revision)
+                return
 
     async def _open(self, space: TenantSpace, credential: Credential) -> Secret:
         text = await self._secrets.unseal(space, _purpose(credential.server, credential.owner), credential.sealed)
@@ -197,18 +215,17 @@ class Credentials:
     def _due(self, credential: Credential) -> bool:
         return credential.expires_at is not None and credential.expires_at - _EARLY <= self._clock.now()
 
-    async def _lease(self, space: TenantSpace, server: str, owner: str) -> bool:
+    async def _lease(self, space: TenantSpace, server: str, owner: str) -> int:
+        """The revision of the lease, or 0 while somebody else holds it."""
         value = Refreshing(at=self._clock.now())
         try:
-            await _leases(space).create("refreshing", server, owner, value=value, ttl=_LEASE_SECONDS)
+            return await _leases(space).create("refreshing", server, owner, value=value, ttl=_LEASE_SECONDS)
         except WrongRevision:
-            return False
-        return True
+            return 0
 
-    async def _give_back(self, space: TenantSpace, server: str, owner: str) -> None:
+    async def _give_back(self, space: TenantSpace, server: str, owner: str, held: int) -> None:
         with anyio.CancelScope(shield=True), suppress(WrongRevision):
-            if held := await _leases(space).get("refreshing", server, owner):
-                await _leases(space).delete("refreshing", server, owner, revision=held.revision)
+            await _leases(space).delete("refreshing", server, owner, revision=held)
 
 
 def _records(space: TenantSpace) -> Records[Credential]:
@@ -223,18 +240,23 @@ def _purpose(server: str, owner: str) -> str:
     return f"credential/{server}/{owner}"
 
 
-def _missing(server: str) -> Denied:
+def _life(seconds: int) -> timedelta:
+    """As an authorization server says, within reason."""
+    return timedelta(seconds=min(max(seconds, 0), _LONGEST_SECONDS))
+
+
+def _missing() -> Denied:
     return Denied(
         "CREDENTIAL_MISSING",
-        f"Nobody has signed in at the tool server {server} for this caller.",
+        "Nobody has signed in at this tool server for this caller.",
         "Call tool_server_authorize with its name.",
     )
 
 
-def _expired(server: str) -> Denied:
+def _expired() -> Denied:
     return Denied(
         "CREDENTIAL_EXPIRED",
-        f"The sign-in at the tool server {server} is over.",
+        "The sign-in at this tool server is over.",
         "Call tool_server_authorize with its name again.",
     )
 

@@ -90,7 +90,7 @@ class OauthClient:
                 resource, challenged = await self._resource(client, url)
                 authority = issuer or str(resource.authorization_servers[0] if resource else url).rstrip("/")
                 found = await self._metadata(client, authority, url)
-        except (OAuthFlowError, ValidationError, httpx2.HTTPError, ValueError) as cause:
+        except (OAuthFlowError, ValidationError, httpx2.HTTPError, ValueError, RecursionError) as cause:
             raise UnreachableError from cause
         scopes = challenged or " ".join((resource.scopes_supported if resource else None) or ())
         methods = found.token_endpoint_auth_methods_supported
@@ -163,7 +163,7 @@ class OauthClient:
             async with self._client() as client:
                 answer = await client.post(url, **content)
             body = json.loads(answer.content)
-        except (httpx2.HTTPError, ValueError) as cause:
+        except (httpx2.HTTPError, ValueError, RecursionError) as cause:
             raise UnreachableError from cause
         if not isinstance(body, dict):
             raise UnreachableError

@@ -5,6 +5,7 @@ environment, tokens and client secrets are in the record only sealed, each under
 """
 
 from datetime import datetime
+from secrets import token_hex
 from typing import Any
 
 from msgspec import Struct
@@ -62,7 +63,14 @@ class StoredServer(Struct, frozen=True, kw_only=True):
     effect_header: str = ""
     effect_argument: str = ""
     credentials: Owner = "tenant"
+    id: str = ""
+    """New with every adding: a server of the same name that comes later is another one."""
     v: int = 1
+
+    @property
+    def key(self) -> str:
+        """What credentials are kept under."""
+        return self.id or self.name
 
 
 def stored_tools(tools: list[UpstreamTool]) -> tuple[StoredTool, ...]:
@@ -99,6 +107,7 @@ async def sealed_server(
         effect_header=spec.effect_id.header,
         effect_argument=spec.effect_id.argument,
         credentials=spec.auth.credentials,
+        id=token_hex(8),
     )
 
 

@@ -103,7 +103,7 @@ class StoredToolServers:
             raise _exists(spec.name) from cause
         if spec.auth.type == "bearer" and spec.auth.credentials == "user":
             secret = Secret(token=spec.auth.token)
-            await self.sign_ins.credentials.put(space, spec.name, owner_of("user", principal), secret)
+            await self.sign_ins.credentials.put(space, record.key, owner_of("user", principal), secret)
         return public_view(record, revision)
 
     async def _first_listed(self, space: TenantSpace, principal: Principal, spec: ToolServerSpec) -> list[UpstreamTool]:
@@ -160,7 +160,7 @@ class StoredToolServers:
             await self._records(space).delete(name, revision=found.revision)
         except WrongRevision as cause:
             raise _moved_on() from cause
-        await self.sign_ins.credentials.remove_all(space, name)
+        await self.sign_ins.credentials.remove_all(space, found.value.key)
         await self._hub.forget(space.tenant, name)
 
     async def authorize(
@@ -183,7 +183,7 @@ class StoredToolServers:
             owner = owner_name("agent", agent) if agent else owner_name("tenant")
         credentials = self.sign_ins.credentials
         if remove:
-            await credentials.remove(space, name, owner)
+            await credentials.remove(space, server.key, owner)
             await self._hub.forget(space.tenant, name)
             return Authorized(state="removed")
         if server.auth_type == "authorization_code":
@@ -199,7 +199,7 @@ class StoredToolServers:
             raise _no_authorizing("It needs a token of visible ASCII characters.")
         if owner == owner_name("tenant"):
             raise _no_authorizing("The token of the whole tenant is set when the tool server is added.")
-        await credentials.put(space, name, owner, Secret(token=token))
+        await credentials.put(space, server.key, owner, Secret(token=token))
         return Authorized(state="set")
 
     async def stored(self, space: TenantSpace, name: str) -> Versioned[StoredServer]:

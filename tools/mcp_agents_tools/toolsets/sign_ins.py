@@ -63,6 +63,7 @@ class Flow(Struct, frozen=True, kw_only=True):
 
     v: int = 1
     server: str
+    key: str
     owner: str
     for_whom: str
     subject: str
@@ -114,8 +115,8 @@ class SignIns:
         if server.auth_type == "bearer" and (listing or server.credentials == "tenant"):
             return Prepared()
         owner = owner_of("tenant" if listing else server.credentials, principal)
-        live = await self.credentials.live(space, server.name, owner)
-        return Prepared(f"{owner}.{live.generation}", _Kept(self.credentials, space, server.name, owner))
+        live = await self.credentials.live(space, server.key, owner)
+        return Prepared(f"{owner}.{live.generation}", _Kept(self.credentials, space, server.key, owner))
 
     async def discover(self, url: str, issuer: str) -> Place:
         """The authorization server of a tool server. Raises `Unavailable`, `Invalid`, `Denied`."""
@@ -151,12 +152,13 @@ class SignIns:
                     f"Register one there with the redirect URI {self._home + CALLBACK}, and add the tool server "
                     "with its auth.client_id (and auth.client_secret).",
                 ) from None
-        wanted = await self.credentials.wanted(space, server.name, owner)
+        wanted = await self.credentials.wanted(space, server.key, owner)
         begun = _Begun(place=place, us=us, verifier=secrets.token_urlsafe(48))
         handle = secrets.token_urlsafe(32)
         text = msgspec.json.encode(begun).decode()
         flow = Flow(
             server=server.name,
+            key=server.key,
             owner=owner,
             for_whom=for_whom,
             subject=principal.subject,
@@ -217,7 +219,7 @@ class SignIns:
         secret = Secret(
             token=answer.access_token, refresh_token=answer.refresh_token or "", place=begun.place, us=begun.us
         )
-        await self.credentials.put(space, flow.server, flow.owner, secret, answer.expires_in)
+        await self.credentials.put(space, flow.key, flow.owner, secret, answer.expires_in)
 
     async def give_up(self, space: TenantSpace, handle: str) -> None:
         """Ends a sign-in that the person refused."""
