@@ -6,7 +6,6 @@ tool that needs an administrator's right before it runs.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime
 from typing import Final
 from urllib.parse import urlencode
 
@@ -14,7 +13,6 @@ from msgspec import Struct
 
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.administration import ClientOrder, ClientView, Invited, Member, Registered, TenantView
-from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Conflict, Denied, Invalid, NotFound, Unavailable, WrongRevision
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.scopes import of_roles
@@ -23,18 +21,20 @@ from mcp_agents_auth.client_keys import check_keys
 from mcp_agents_auth.clients import USER_GRANTS, Client, Clients, GrantType
 from mcp_agents_auth.families import Families
 from mcp_agents_auth.invitations import Invitation, Invitations
+from mcp_agents_auth.standing import Standings
 from mcp_agents_auth.tenants import Tenants
 from mcp_agents_auth.users import User, Users, normalised
 
 _MACHINE: Final = frozenset[GrantType]({"client_credentials"})
 _LOCK_SECONDS: Final = 10
+_RIGHT: Final = "tenancy:admin"
 
 
 class Lock(Struct, frozen=True, kw_only=True):
     """That somebody is just changing who administers a tenant."""
 
     v: int = 1
-    at: datetime
+    leaving: str
 
 
 class TenantAdministration:
@@ -49,12 +49,13 @@ class TenantAdministration:
         clients: Clients,
         families: Families,
         invitations: Invitations,
-        clock: Clock,
+        standings: Standings,
         issuer: str,
     ) -> None:
         self._locks = platform.records("cb_auth", "administering", kind=Lock)
         self._tenants, self._users, self._clients, self._families = tenants, users, clients, families
-        self._invitations, self._clock, self._issuer = invitations, clock, issuer
+        self._invitations, self._standings = invitations, standings
+        self._issuer = issuer
 
     async def tenant(self, caller: Principal) -> TenantView:
         """See the port."""
@@ -71,7 +72,7 @@ class TenantAdministration:
 
     async def rename(self, caller: Principal, title: str) -> TenantView:
         """See the port."""
-        require_person(caller)
+        await self._require(caller)
         await self._tenants.rename(caller.tenant, title)
         return await self.tenant(caller)
 
@@ -82,8 +83,7 @@ class TenantAdministration:
 
     async def invite(self, caller: Principal, email: str, roles: frozenset[str]) -> Invited:
         """See the port."""
-        require_person(caller)
-        _may_give(caller, of_roles(roles))
+        await self._require(caller, gives=of_roles(roles))
         email = normalised(email)
         if any(user.email == email for user in await self._users.list(caller.tenant)):
             raise Conflict("MEMBER_EXISTS", "This address is a member already.", "Change its roles with role_assign.")
@@ -94,18 +94,18 @@ class TenantAdministration:
 
     async def remove(self, caller: Principal, member_id: str) -> None:
         """See the port."""
-        require_person(caller)
+        await self._require(caller)
         if ids.is_id(member_id, "inv"):
             await self._invitations.withdraw(caller.tenant, member_id)
             return
         async with self._leaving_an_admin(caller.tenant, member_id):
             await self._invitations.withdraw_of(caller.tenant, member_id)
-            await self._users.set_roles(member_id, caller.tenant, frozenset())
+            await self._users.leave(member_id, caller.tenant)
         await self._families.revoke_of(caller.tenant, member_id)
 
     async def suspend(self, caller: Principal, user_id: str, *, suspended: bool) -> Member:
         """See the port."""
-        require_person(caller)
+        await self._require(caller)
         if not suspended:
             await self._member(caller.tenant, user_id)
             return _member(await self._users.set_suspended(user_id, caller.tenant, suspended=False), caller.tenant)
@@ -115,14 +115,13 @@ class TenantAdministration:
 
     async def give_roles(self, caller: Principal, user_id: str, roles: frozenset[str]) -> Member:
         """See the port."""
-        require_person(caller)
-        _may_give(caller, of_roles(roles))
+        await self._require(caller, gives=of_roles(roles))
         await self._member(caller.tenant, user_id)
         return _member(await self._users.change_roles(user_id, caller.tenant, give=roles), caller.tenant)
 
     async def take_roles(self, caller: Principal, user_id: str, roles: frozenset[str]) -> Member:
         """See the port."""
-        require_person(caller)
+        await self._require(caller)
         member = await self._member(caller.tenant, user_id)
         if not frozenset(member.memberships[caller.tenant]) - roles:
             raise Invalid("ROLES_EMPTY", "A member has at least one role.", "Remove the member with user_remove.")
@@ -137,12 +136,11 @@ class TenantAdministration:
 
     async def register_client(self, caller: Principal, order: ClientOrder) -> Registered:
         """See the port."""
-        require_person(caller)
         roles, scopes = frozenset(order.roles), frozenset(order.scopes)
+        await self._require(caller, gives=of_roles(roles) | scopes)
         credentials = order.credentials or bool(order.keys)
         if order.keys:
             check_keys(list(order.keys))  # before anything is made
-        _may_give(caller, of_roles(roles) | scopes)
         client, secret = await self._clients.register(
             caller.tenant,
             order.name,
@@ -159,8 +157,24 @@ class TenantAdministration:
 
     async def revoke_client(self, caller: Principal, client_id: str) -> ClientView:
         """See the port."""
-        require_person(caller)
+        await self._require(caller)
         return _client(await self._clients.revoke(caller.tenant, client_id))
+
+    async def _require(self, caller: Principal, *, gives: frozenset[str] = frozenset()) -> None:
+        """Raises `Denied` unless this person may administer, and give these rights, at this moment: whoever was put out
+        a second ago makes no client to come back with."""
+        require_person(caller)
+        held = caller.scopes
+        if caller.grant:
+            standing = await self._standings.now(caller.grant)
+            held &= standing.scopes if standing else frozenset()
+        if missing := {_RIGHT, *gives} - held:
+            raise Denied(
+                "RIGHTS_EXCEEDED",
+                "Nobody can give more rights than they hold.",
+                "Sign in again with these scopes, or give a smaller role.",
+                details={"required_scopes": sorted(missing)},
+            )
 
     async def _member(self, tenant: str, user_id: str) -> User:
         """A member of this tenant. Raises `NotFound`, for everybody else too."""
@@ -175,7 +189,7 @@ class TenantAdministration:
         """While the context is open nobody else changes who administers; somebody else than this member does."""
         await self._member(tenant, user_id)
         try:
-            held = await self._locks.create(tenant, value=Lock(at=self._clock.now()), ttl=_LOCK_SECONDS)
+            held = await self._locks.create(tenant, value=Lock(leaving=user_id), ttl=_LOCK_SECONDS)
         except WrongRevision as other:
             raise Unavailable(
                 "BUSY", "Somebody else is changing who administers.", "Try again.", retry_after_ms=1000
@@ -198,16 +212,6 @@ def require_person(caller: Principal) -> None:
     if caller.actors:
         raise Denied(
             "ADMINISTRATION_NEEDS_PERSON", "Whoever acts for somebody cannot do this.", "Ask an administrator to do it."
-        )
-
-
-def _may_give(caller: Principal, scopes: frozenset[str]) -> None:
-    if missing := scopes - caller.scopes:
-        raise Denied(
-            "RIGHTS_EXCEEDED",
-            "Nobody can give more rights than they hold.",
-            "Sign in again with these scopes, or give a smaller role.",
-            details={"required_scopes": sorted(missing)},
         )
 
 

@@ -148,7 +148,7 @@ def build_auth(
     audit = AuditTrail(platform, vault.derive("audit"), clock)
     users = Users(platform, clock, audit, passwords)
     families = Families(platform, clock, vault.derive("refresh-tokens"), audit)
-    invitations = Invitations(platform, tenants, users, clock)
+    invitations = Invitations(platform, tenants, users, clients, clock)
     signing, codes = SigningKeys(platform, vault, clock), Codes(platform, families, clock)
     standings = Standings(tenants=tenants, users=users, clients=clients, families=families, clock=clock)
     tokens = TokenIssuer(
@@ -200,7 +200,7 @@ def build_auth(
             clients=clients,
             families=families,
             invitations=invitations,
-            clock=clock,
+            standings=standings,
             issuer=issuer,
         ),
         audit=audit,

@@ -74,9 +74,11 @@ class Erasure:
         members = await self._users.list(name)
         for user in members:
             await self._users.leave(user.id, name)
+        await self._trail.erase(
+            name
+        )  # each time: a writer that was late may have noted the end of a chain that is gone
         if erased or members or self._clock.now() - since < SETTLED:
             return False
-        await self._trail.erase(name)
         await self._trail.note(PLATFORM, Deed(_SWEEPER, "tenant_erased", name), "done")
         await self._tenants.forget(name)
         return True

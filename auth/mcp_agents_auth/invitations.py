@@ -15,6 +15,7 @@ from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Denied, NotFound, WrongRevision
 from mcp_agents.kernel.scopes import of_roles
 from mcp_agents.kernel.tenancy import PlatformSpace, Versioned
+from mcp_agents_auth.clients import Clients
 from mcp_agents_auth.handles import digest, new_handle, same
 from mcp_agents_auth.tenants import Tenants
 from mcp_agents_auth.users import User, Users
@@ -39,9 +40,9 @@ class Invitation(Struct, frozen=True, kw_only=True):
 class Invitations:
     """The register of open invitations."""
 
-    def __init__(self, platform: PlatformSpace, tenants: Tenants, users: Users, clock: Clock) -> None:
+    def __init__(self, platform: PlatformSpace, tenants: Tenants, users: Users, clients: Clients, clock: Clock) -> None:
         self._records = platform.records("cb_auth", "invitation", kind=Invitation)
-        self._tenants, self._users, self._clock = tenants, users, clock
+        self._tenants, self._users, self._clients, self._clock = tenants, users, clients, clock
 
     async def create(self, tenant: str, email: str, roles: frozenset[str], by: str) -> tuple[Invitation, str]:
         """A new invitation and its token; older ones for the same address end. `email` is normalised."""
@@ -126,13 +127,16 @@ class Invitations:
         return found
 
     async def _may_still_give(self, invitation: Invitation) -> bool:
-        """Whether the person who gave it could give it now; a program or the command line is not asked again."""
-        if not ids.is_id(invitation.invited_by, "us"):
+        """Whether who gave it, a person or a program, could give it now; the command line is not asked again."""
+        if ids.is_id(invitation.invited_by, "us"):
+            try:
+                held = of_roles((await self._users.get(invitation.invited_by)).roles(invitation.tenant))
+            except NotFound:
+                return False
+        elif client := await self._clients.find(invitation.invited_by):
+            held = client.allowed() if client.active else frozenset()
+        else:
             return True
-        try:
-            held = of_roles((await self._users.get(invitation.invited_by)).roles(invitation.tenant))
-        except NotFound:
-            return False
         return "tenancy:admin" in held and of_roles(frozenset(invitation.roles)) <= held
 
     async def _burn(self, found: Versioned[Invitation]) -> bool:

@@ -7,6 +7,7 @@ can only take away what those leave, never give more.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol, get_args
+from urllib.parse import urlsplit
 
 from mcp_agents.kernel.errors import Denied
 from mcp_agents.kernel.principal import Principal
@@ -85,3 +86,16 @@ def denied(decision: Decision) -> Denied:
         "Do something else, or ask an administrator to change the policy.",
         details={"policies": list(decision.rules)},
     )
+
+
+async def require_reach(policies: Policies, space: TenantSpace, principal: Principal, url: str) -> None:
+    """Raises `Denied` (`POLICY_DENIED`) where the tenant's rules keep the host of an address off limits."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return  # it is no address at all, which whoever connects says better
+    if not host:
+        return
+    decision = await policies.decide(space, principal, Act(action="reach_network", resource=host, network=host))
+    if decision.effect != "allow":
+        raise denied(decision)

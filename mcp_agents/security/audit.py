@@ -13,6 +13,7 @@ import hmac
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
+from weakref import WeakValueDictionary
 
 import anyio
 import msgspec
@@ -73,12 +74,12 @@ class AuditTrail:
         self._platform, self._key, self._clock = platform, key, clock
         self._heads = platform.records("cb_tenants", "trail", kind=Head)
         self._tips: dict[str, _Tip] = {}
-        self._writing = anyio.Lock()
+        self._writing: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
 
     async def note(self, tenant: str, deed: Deed, outcome: Outcome, reason: str = "") -> None:
         """See the port."""
         trail = self._platform.trail(tenant)
-        async with self._writing:
+        async with self._lock(tenant):
             for _ in range(_TRIES):
                 tip = self._tips.get(tenant) or await self._tip(tenant)
                 entry = self._entry(tenant, tip, deed, outcome, reason)
@@ -135,6 +136,10 @@ class AuditTrail:
         self._tips.pop(tenant, None)
         if head := await self._heads.get(tenant):
             await self._heads.delete(tenant, revision=head.revision)
+
+    def _lock(self, tenant: str) -> anyio.Lock:
+        """One chain's writers wait for each other, and for nobody else's."""
+        return self._writing.setdefault(tenant, anyio.Lock())
 
     def _entry(self, tenant: str, tip: _Tip, deed: Deed, outcome: Outcome, reason: str) -> Entry:
         entry = Entry(

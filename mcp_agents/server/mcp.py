@@ -183,10 +183,10 @@ class Door:
             return rendering.tool_error(rendering.defect())
 
     async def _run(self, tool: ToolSpec, call: Call, arguments: BaseModel) -> Any:
-        """Runs a tool; one that administers only once that is written down."""
-        if not self._catalogue.administers(tool):
+        """Runs a tool; one that is in the audit trail only once it is written down."""
+        if not self._catalogue.written_down(tool):
             return await tool.function(call, arguments)
-        if call.principal.actors:
+        if call.principal.actors and self._catalogue.administers(tool):
             raise Denied(
                 "ADMINISTRATION_NEEDS_PERSON",
                 "Whoever acts for somebody cannot do this.",

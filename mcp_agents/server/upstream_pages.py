@@ -6,28 +6,33 @@ browser. Otherwise one person could have another's account tied to their own age
 toolsets' `sign_ins`; the look and the headers are those of the authorization server's pages.
 """
 
+import re
+from typing import Final
+
 from mcp_agents_auth import pages
 from mcp_agents_auth.forms import FormError, query_of
 from mcp_agents_auth.http import cookie_name, sign_in_for
 from mcp_agents_auth.users import User
 from mcp_agents_tools.toolsets import oauth
-from mcp_agents_tools.toolsets.sign_ins import CALLBACK, DOCUMENT, START, Flow, SignIns
+from mcp_agents_tools.toolsets.sign_ins import CALLBACK, DOCUMENT, START, Flow, SignIns, at_authority
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from mcp_agents.kernel.errors import AgentsError, Denied, NotFound
+from mcp_agents.kernel.policy import require_reach
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.scopes import TENANT_SCOPES, of_roles
 from mcp_agents.kernel.tenancy import TenantSpace
 from mcp_agents.server import rendering
 from mcp_agents.server.compose import House
 
-_CLIENT = "sign-in-page"
+_CLIENT: Final = "sign-in-page"
+_AUTHORITY: Final = re.compile(r"[0-9a-f]{32}")
 
 
 def routes(house: House) -> list[Route]:
-    """Both pages, and the document in which we describe ourselves as a client."""
+    """Both pages, and the documents in which we describe ourselves as a client, one for each authorization server."""
     desk = _Desk(house)
     return [
         Route(START, desk.start, methods=["GET"]),
@@ -42,10 +47,14 @@ class _Desk:
         self._sign_ins: SignIns = house.sign_ins
         self._cookie = cookie_name(house.auth.issuer)
 
-    async def document(self, _: Request) -> Response:
+    async def document(self, request: Request) -> Response:
         """A client ID metadata document: its own address is our client id."""
-        described = oauth.described(self._house.public_url + CALLBACK)
-        return JSONResponse({"client_id": self._house.public_url + DOCUMENT, **described})
+        authority = request.path_params["authority"]
+        if not _AUTHORITY.fullmatch(authority):
+            return Response(status_code=404)
+        here = {"authority": authority}
+        described = oauth.described(self._house.public_url + CALLBACK.format(**here))
+        return JSONResponse({"client_id": self._house.public_url + DOCUMENT.format(**here), **described})
 
     async def start(self, request: Request) -> Response:
         """Where it leads, and for whom; a link goes on."""
@@ -77,6 +86,8 @@ class _Desk:
             if user is None:
                 raise _gone()
             principal, space, flow = await self._found(user, state)
+            if request.path_params["authority"] != at_authority("{authority}", flow.issuer):
+                raise _gone()
             if "code" not in query:
                 await self._sign_ins.give_up(space, _handle(state))
                 return pages.message_page("Not signed in", f"The sign-in at {flow.server} was refused.", status=400)
@@ -90,9 +101,11 @@ class _Desk:
 
     async def _listed(self, space: TenantSpace, principal: Principal, flow: Flow) -> str:
         servers = self._house.tool_servers
-        if (await servers.get(space, flow.server)).tools:
+        known = await servers.get(space, flow.server)
+        if known.tools:
             return ""
         try:
+            await require_reach(self._house.services.policies, space, principal, known.target)
             found = await servers.refresh(space, principal, flow.server)
         except AgentsError:
             return "Its tools could not be listed yet; tool_server_refresh does that."

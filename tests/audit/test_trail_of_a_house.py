@@ -9,6 +9,8 @@ import pytest
 from mcp_agents.kernel.errors import Denied
 from mcp_agents.kernel.ids import PLATFORM
 from mcp_agents.security.audit import Wanted
+from tests.support.tool_servers import good
+from tests.support.tool_servers.served import mcp_app, served
 from tests.tenancy.world import PROVIDER, Tenant, World, fresh, world
 
 pytestmark = pytest.mark.anyio
@@ -35,8 +37,8 @@ async def raw(there: World) -> bytes:
     return b"\n".join([message.data async for _, message in link.each("CB_AUDIT", "cb.agent.audit.*", 0)])
 
 
-async def everything_administered(me: Tenant) -> dict[str, dict[str, Any]]:
-    """A good call of every tool that administers, by the tool's name."""
+async def everything_administered(me: Tenant, url: str) -> dict[str, dict[str, Any]]:
+    """A good call of every tool that is written down, by the tool's name."""
     member, _ = await me.member()
     client = await me.client()
     return {
@@ -54,21 +56,30 @@ async def everything_administered(me: Tenant) -> dict[str, dict[str, Any]]:
         "provider_key_delete": {"provider": PROVIDER},
         "budget_set": {"scope": "tenant", "period": "day", "limit_tokens": 1000},
         "quota_set": {"scope": "tenant", "max_concurrent": 5},
+        "tool_server_add": {
+            "name": "peer",
+            "transport": "http",
+            "url": url,
+            "auth": {"type": "bearer", "token": SECRET, "credentials": "user"},
+        },
+        "tool_server_authorize": {"name": "peer", "token": f"{SECRET}-2"},
+        "tool_server_remove": {"name": "peer"},
     }
 
 
 async def test_every_act_of_an_administrator_is_in_the_trail_and_no_secret_is(there: World) -> None:
     """One entry each, in order, with who and on what; not the keys, addresses, links and tokens that went past."""
     me, house = await there.tenant(), there.served.house
-    calls = await everything_administered(me)
-    everything = house.catalogue.view("all")
-    assert everything is not None
-    assert calls.keys() == {name for name, tool in everything.tools.items() if house.catalogue.administers(tool)}
-    before = (await trail(me))[0]["number"]
-    given: list[str] = [me.wire.token, SECRET]
-    for name, arguments in calls.items():
-        value = (await me.wire.call(name, arguments)).value
-        given += [value[part].rpartition(".")[2] for part in ("link", "client_secret") if part in value]
+    async with served(mcp_app(good.server(), token=SECRET)) as port:
+        calls = await everything_administered(me, f"http://127.0.0.1:{port}/mcp")
+        everything = house.catalogue.view("all")
+        assert everything is not None
+        assert calls.keys() == {name for name, tool in everything.tools.items() if house.catalogue.written_down(tool)}
+        before = (await trail(me))[0]["number"]
+        given: list[str] = [me.wire.token, SECRET]
+        for name, arguments in calls.items():
+            value = (await me.wire.call(name, arguments)).value
+            given += [value[part].rpartition(".")[2] for part in ("link", "client_secret") if part in value]
     assert len(given) == 4
     found = [each for each in await trail(me, limit=200) if each["number"] > before]
     assert [(each["act"], each["outcome"]) for each in reversed(found)] == [(name, "begun") for name in calls]

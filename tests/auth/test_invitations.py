@@ -8,6 +8,7 @@ import pytest
 from mcp_agents_auth.invitations import LIFE
 
 from mcp_agents.kernel import ids
+from mcp_agents.kernel.administration import ClientOrder
 from mcp_agents.kernel.errors import Conflict, Denied, NotFound
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.scopes import TENANT_SCOPES
@@ -165,6 +166,17 @@ async def test_who_could_not_give_it_any_more_lets_nobody_in(desk: Desk) -> None
     his = Principal(tenant="acme", subject=bob.id, scopes=TENANT_SCOPES)
     link = (await desk.auth.administration.invite(his, "second@acme.example", frozenset({"admin"}))).link
     await desk.auth.administration.take_roles(ada(desk), bob.id, frozenset({"admin"}))
+    assert (await desk.http.get(link.removeprefix(ISSUER))).status_code == 404
+
+
+async def test_what_a_program_gave_ends_with_the_program(desk: Desk) -> None:
+    """A client that is revoked leaves no open invitation behind."""
+    order = ClientOrder(name="C", roles=("admin",), credentials=True)
+    made = await desk.auth.administration.register_client(ada(desk), order)
+    its = Principal(tenant="acme", subject=made.client.id, scopes=TENANT_SCOPES)
+    link = (await desk.auth.administration.invite(its, "friend@acme.example", frozenset({"admin"}))).link
+    assert (await desk.http.get(link.removeprefix(ISSUER))).status_code == 200
+    await desk.auth.administration.revoke_client(ada(desk), made.client.id)
     assert (await desk.http.get(link.removeprefix(ISSUER))).status_code == 404
 
 

@@ -46,8 +46,8 @@ OPEN = {
     "/oauth/sign-out",
     "/oauth/invitation",
     "/oauth/upstream/start",
-    "/oauth/upstream/callback",
-    "/oauth/upstream/client.json",
+    "/oauth/upstream/callback/{authority}",
+    "/oauth/upstream/client/{authority}.json",
     "/approvals/{id}",
 }
 """What answers without a token, and nothing else does."""

@@ -112,8 +112,8 @@ async def test_the_metadata_sends_clients_there_and_our_own_doors_are_shut(outsi
     assert found.json()["authorization_servers"] == [outside.issuer]
     for path in (
         "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration", "/oauth/authorize",
-        "/oauth/sign-in", "/oauth/sign-out", "/oauth/invitation", "/oauth/upstream/start", "/oauth/upstream/callback",
-        "/oauth/upstream/client.json",
+        "/oauth/sign-in", "/oauth/sign-out", "/oauth/invitation", "/oauth/upstream/start",
+        f"/oauth/upstream/callback/{32 * '0'}", f"/oauth/upstream/client/{32 * '0'}.json",
         "/approvals/apr_06f0a1b2c3d4e5f6g7h8i9jkl0",
     ):  # fmt: skip
         assert (await outside.http.get(outside.server.url + path)).status_code == 404, path

@@ -93,7 +93,7 @@ async def test_what_administers_says_what_the_trail_shows_of_it(there: World) ->
     catalogue = there.served.house.catalogue
     everything = catalogue.view("all")
     assert everything is not None
-    administering = [tool for tool in everything.tools.values() if catalogue.administers(tool)]
+    administering = [tool for tool in everything.tools.values() if catalogue.written_down(tool)]
     assert len(administering) > 10
     for tool in administering:
         assert tool.arguments.noted, tool.name

@@ -27,6 +27,7 @@ from tests.support.clock import TestClock
 ADMIN = Principal(tenant="acme", subject="ann", scopes=frozenset({"toolservers:admin", "toolservers:write"}))
 WRITER = Principal(tenant="acme", subject="bob", scopes=frozenset({"toolservers:write"}))
 STRANGER = Principal(tenant="other", subject="eve", scopes=frozenset({"toolservers:admin"}))
+HOME = "http://127.0.0.1:1"
 TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 
 
@@ -45,7 +46,7 @@ class House:
         """The servers under a policy."""
         oauth = OauthClient(self.hub.egress)
         kept = Credentials(self.secrets, oauth, self.clock)
-        sign_ins = SignIns(kept, oauth, self.identities, self.secrets, self.clock, "http://127.0.0.1:1")
+        sign_ins = SignIns(kept, oauth, self.identities, self.secrets, self.clock, HOME)
         return StoredToolServers(self.hub, self.secrets, sign_ins, self.clock, stdio=stdio)
 
     def toolsets(self, stdio: StdioPolicy = "trusted") -> UpstreamToolsets:

@@ -10,7 +10,7 @@ from mcp_agents.kernel.toolserver import ToolServerSpec, UpstreamAuth
 from mcp_agents.kernel.toolset import Refused, Returned
 from tests.support.tool_servers import good, hostile
 from tests.support.tool_servers.served import mcp_app, served
-from tests.toolsets.conftest import ADMIN, STRANGER, WRITER, House, invocation
+from tests.toolsets.conftest import ADMIN, HOME, STRANGER, WRITER, House, invocation
 
 DEMO = ToolServerSpec(name="demo", transport="stdio", command=DEMO_COMMAND)
 
@@ -62,6 +62,18 @@ async def test_the_demo_server_may_always_be_added_and_used(house: House, policy
          auth=UpstreamAuth(type="bearer", token="abc\r\nx: y")), "TOOL_SERVER_INVALID"),
         ("trusted", ADMIN, ToolServerSpec(name="x", transport="http", url="http://127.0.0.1/mcp",
          auth=UpstreamAuth(type="client_credentials", client_id="a", client_secret="b")), "TOOL_SERVER_INVALID"),
+        ("trusted", ADMIN, ToolServerSpec(name="x", transport="http", url="http://127.0.0.1/mcp",
+         auth=UpstreamAuth(type="authorization_code", client_id="a", client_secret="b")), "TOOL_SERVER_INVALID"),
+        ("trusted", ADMIN.acting("ag"), hostile_child("x"), "TOOL_SERVER_NEEDS_PERSON"),
+        ("trusted", ADMIN.acting("ag"), ToolServerSpec(name="x", transport="http", url="http://127.0.0.1/mcp",
+         auth=UpstreamAuth(type="bearer", token="abc")), "TOOL_SERVER_NEEDS_PERSON"),
+        ("trusted", ADMIN, ToolServerSpec(name="x", transport="http", url=f"{HOME.upper()}/mcp",
+         auth=UpstreamAuth(type="bearer", token="abc")), "TOOL_SERVER_OWN_SIGN_IN"),
+        ("trusted", ADMIN, ToolServerSpec(name="x", transport="http", url=f"{HOME}/mcp/agent/a",
+         auth=UpstreamAuth(type="authorization_code")), "TOOL_SERVER_OWN_SIGN_IN"),
+        ("trusted", ADMIN, ToolServerSpec(name="x", transport="http", url="http://127.0.0.1:2/mcp",
+         auth=UpstreamAuth(type="client_credentials", client_id="a", client_secret="b", issuer=HOME)),
+         "TOOL_SERVER_OWN_SIGN_IN"),
     ],
 )  # fmt: skip
 async def test_what_may_not_be_added_is_refused_and_not_stored(

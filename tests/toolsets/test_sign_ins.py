@@ -20,6 +20,7 @@ from mcp_agents_auth.families import Family
 from mcp_agents_auth.users import User
 from mcp_agents_tools.toolsets.credentials import Credential, Credentials, Refreshing, owner_name
 from mcp_agents_tools.toolsets.oauth import OauthClient
+from mcp_agents_tools.toolsets.sign_ins import CALLBACK, at_authority
 from starlette.applications import Starlette
 
 from mcp_agents.kernel.errors import Denied
@@ -159,6 +160,12 @@ def link_of(browser: Browser) -> str:
     return unescape(href)
 
 
+def way_back(pair: Pair, handle: str, code: str) -> str:
+    """Where a browser comes back to with a code of the other house's."""
+    path = at_authority(CALLBACK, pair.there.url)
+    return f"{pair.here.url}{path}?state={handle}&code={code}&iss={pair.there.url}"
+
+
 @pytest.fixture
 async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
     """Both houses."""
@@ -223,7 +230,7 @@ async def test_nobody_finishes_what_somebody_else_began(pair: Pair) -> None:
         await pair.signed_in(his, url, "bob@a.example")
         assert "somebody else" in his.page
         handle = url.partition("flow=")[2]
-        back = f"{pair.here.url}/oauth/upstream/callback?state={handle}&code=stolen&iss={pair.there.url}"
+        back = way_back(pair, handle, "stolen")
         for browser in (his, nobodys):
             await browser.open(back)
             assert "Not signed in" in browser.page
@@ -237,8 +244,14 @@ async def test_nobody_finishes_what_somebody_else_began(pair: Pair) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"iss": "https://evil.example"}, {"iss": ""}, {"code": "made-up"}, {"code": None, "error": "access_denied"}],
-    ids=["another issuer", "no issuer", "another code", "refused"],
+    [
+        {"iss": "https://evil.example"},
+        {"iss": ""},
+        {"path": at_authority(CALLBACK, "https://evil.example")},
+        {"code": "made-up"},
+        {"code": None, "error": "access_denied"},
+    ],
+    ids=["another issuer", "no issuer", "another issuer's way back", "another code", "refused"],
 )
 async def test_a_way_back_that_is_not_right_leaves_nothing(pair: Pair, change: dict[str, str | None]) -> None:
     """The code of a wrong issuer goes nowhere; no credential comes of any."""
@@ -253,15 +266,14 @@ async def test_a_way_back_that_is_not_right_leaves_nothing(pair: Pair, change: d
         back = await hers.submit(hers.form(), decision="approve", tenant=THERE)
         parsed = httpx2.URL(back)
         asked = pair.asked.count("/oauth/token")
-        await hers.open(
-            str(
-                parsed.copy_merge_params({k: v for k, v in change.items() if v is not None})
-                if "error" not in change
-                else parsed.copy_remove_param("code")
-            )
-        )
+        for name, value in change.items():
+            if name == "path":
+                parsed = parsed.copy_with(raw_path=f"{value}?".encode() + parsed.query)
+            else:
+                parsed = parsed.copy_set_param(name, value) if value is not None else parsed.copy_remove_param(name)
+        await hers.open(str(parsed))
         assert "Not signed in" in hers.page
-        if "iss" in change:
+        if "code" not in change:
             assert pair.asked.count("/oauth/token") == asked
     await ann.call("agent_create", {"name": "front", "tools": ["peer/*"]})
     space = pair.here.house.tenancy.of(Principal(tenant=TENANT, subject="x", scopes=frozenset()))
@@ -347,7 +359,7 @@ async def test_a_server_that_took_the_place_of_another_gets_nothing_of_it(pair: 
         assert "Go on" not in hers.page
         handle = url.partition("flow=")[2]
         asked = pair.asked.count("/oauth/token")
-        await hers.open(f"{pair.here.url}/oauth/upstream/callback?state={handle}&code=x&iss={pair.there.url}")
+        await hers.open(way_back(pair, handle, "x"))
         assert "Not signed in" in hers.page
         assert pair.asked.count("/oauth/token") == asked
 
@@ -366,7 +378,7 @@ async def test_who_may_not_write_any_more_ties_no_account_to_everybody(pair: Pai
         await hers.open(url)
         assert "Go on" not in hers.page
         handle = url.partition("flow=")[2]
-        await hers.open(f"{pair.here.url}/oauth/upstream/callback?state={handle}&code=x&iss={pair.there.url}")
+        await hers.open(way_back(pair, handle, "x"))
         assert "Not signed in" in hers.page
     assert pair.asked.count("/oauth/token") == 0
 

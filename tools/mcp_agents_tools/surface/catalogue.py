@@ -127,8 +127,12 @@ class Catalogue:
         return self.scopes.get(name, "")
 
     def administers(self, tool: ToolSpec) -> bool:
-        """Whether a call of this tool is written down in the audit trail before it runs."""
+        """Whether this tool changes something with an administrator's right: nobody does that for somebody else."""
         return self.scopes.get(tool.name, "").endswith(":admin") and not tool.hints.read_only
+
+    def written_down(self, tool: ToolSpec) -> bool:
+        """Whether a call of this tool is in the audit trail before it runs."""
+        return self.administers(tool) or bool(getattr(tool.arguments, "noted", ()))
 
     def allowed(self, principal: Principal, name: str) -> bool:
         """Whether the caller may use this tool, resource template or prompt."""

@@ -36,7 +36,8 @@ from mcp_agents_tools.surface.clients import NOBODY, Client, HandOver
 class Arguments(BaseModel):
     """Root of a tool's arguments: what is not declared is refused, with the name of the field.
 
-    `noted` are the fields that the audit trail shows, of a tool that needs an administrator's right: never a secret.
+    `noted` are the fields that the audit trail shows: never a secret. Calls with any are written down before they run,
+    as are those that need an administrator's right.
     """
 
     noted: ClassVar[tuple[str, ...]] = ()

@@ -2,13 +2,12 @@
 
 from datetime import datetime
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field
 
-from mcp_agents.kernel.policy import Act, denied
+from mcp_agents.kernel.policy import require_reach
 from mcp_agents.kernel.tenancy import Topic
 from mcp_agents.kernel.toolserver import BUILTIN, EffectIdPlace, ToolServer, ToolServerSpec, UpstreamAuth, UpstreamTool
 from mcp_agents_tools.surface import scopes
@@ -113,6 +112,8 @@ class EffectIdArgument(BaseModel):
 class ToolServerAddition(Arguments):
     """A tool server to add."""
 
+    noted = ("name", "transport", "trust_annotations")
+
     name: str = Field(min_length=1, max_length=40, pattern="^[a-z0-9_-]+$", description="A name, unique in the tenant.")
     transport: Literal["stdio", "http"] = Field(description="`stdio` runs a command, `http` calls a URL.")
     command: str = Field("", max_length=1024, description="For `stdio`: the program.")
@@ -141,12 +142,16 @@ class ToolServerRef(Arguments):
 class ToolServerRemoval(Arguments):
     """Which tool server to remove."""
 
+    noted = ("name",)
+
     name: str = _NAME
     expected_revision: int | None = Field(None, ge=1, description="The revision you read.")
 
 
 class Authorizing(Arguments):
     """Whose credential for which server."""
+
+    noted = ("name", "agent", "remove")
 
     name: str = _NAME
     agent: str = Field("", max_length=64, description="An agent's id or name, where agents have their own.")
@@ -217,7 +222,7 @@ async def tool_server_add(call: Call, args: ToolServerAddition) -> ToolServerVie
         trust_annotations=args.trust_annotations,
         effect_id=EffectIdPlace(header=args.effect_id.header, argument=args.effect_id.argument),
     )
-    await _may_reach(call, spec.url)
+    await require_reach(call.services.policies, call.space, call.principal, spec.url)
     return _view(await call.services.tool_servers.add(call.space, call.principal, spec))
 
 
@@ -245,7 +250,8 @@ async def tool_server_list(call: Call, args: Nothing) -> ToolServerList:
 async def tool_server_refresh(call: Call, args: ToolServerRef) -> ToolServerView:
     """Connects again and stores what the server offers now."""
     known = await call.services.tool_servers.get(call.space, args.name)
-    await _may_reach(call, known.target if known.transport == "http" else "")
+    url = known.target if known.transport == "http" else ""
+    await require_reach(call.services.policies, call.space, call.principal, url)
     return _view(await call.services.tool_servers.refresh(call.space, call.principal, args.name))
 
 
@@ -311,17 +317,3 @@ async def _topic(call: Call) -> Topic:
 async def tools_resource(call: Call) -> Any:
     """Every tool that agents can be bound to."""
     return msgspec.to_builtins((await tool_list(call, ToolListing.model_validate({}))).tools)
-
-
-async def _may_reach(call: Call, url: str) -> None:
-    """Raises `Denied` (`POLICY_DENIED`) where the tenant's policies keep the host of an address off limits."""
-    try:
-        host = urlsplit(url).hostname or ""
-    except ValueError:
-        return  # it is no address at all, which whoever connects says better
-    if not host:
-        return
-    act = Act(action="reach_network", resource=host, network=host)
-    decision = await call.services.policies.decide(call.space, call.principal, act)
-    if decision.effect != "allow":
-        raise denied(decision)

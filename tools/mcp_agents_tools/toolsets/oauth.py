@@ -9,6 +9,7 @@ import json
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+import anyio
 import httpx2
 from mcp.client.auth import OAuthFlowError
 from mcp.client.auth.utils import (
@@ -75,10 +76,14 @@ def require_secure(rule: Addresses, url: str) -> None:
 
 
 class OauthClient:
-    """Requests over the egress rule, one connection for each."""
+    """Requests over the egress rule, one connection for each.
 
-    def __init__(self, rule: Addresses) -> None:
-        self._rule = rule
+    Args:
+        patience: seconds for all of a discovery, or for one answer: who drips bytes holds nobody up.
+    """
+
+    def __init__(self, rule: Addresses, patience: float = 20.0) -> None:
+        self._rule, self._patience = rule, patience
 
     async def discover(self, url: str, issuer: str = "") -> Place:
         """The authorization server of an MCP endpoint (RFC 9728, RFC 8414), or `issuer` where that is fixed.
@@ -86,11 +91,12 @@ class OauthClient:
         Raises `UnreachableError`, and `Invalid` or `Denied` for addresses that may not be used.
         """
         try:
-            async with self._client() as client:
-                resource, challenged = await self._resource(client, url)
-                authority = issuer or str(resource.authorization_servers[0] if resource else url).rstrip("/")
-                found = await self._metadata(client, authority, url)
-        except (OAuthFlowError, ValidationError, httpx2.HTTPError, ValueError, RecursionError) as cause:
+            with anyio.fail_after(self._patience):
+                async with self._client() as client:
+                    resource, challenged = await self._resource(client, url)
+                    authority = issuer or str(resource.authorization_servers[0] if resource else url).rstrip("/")
+                    found = await self._metadata(client, authority, url)
+        except (OAuthFlowError, ValidationError, httpx2.HTTPError, ValueError, RecursionError, TimeoutError) as cause:
             raise UnreachableError from cause
         scopes = challenged or " ".join((resource.scopes_supported if resource else None) or ())
         methods = found.token_endpoint_auth_methods_supported
@@ -160,10 +166,11 @@ class OauthClient:
     async def _post(self, url: str, **content: Any) -> dict[str, Any]:
         require_secure(self._rule, url)
         try:
-            async with self._client() as client:
-                answer = await client.post(url, **content)
+            with anyio.fail_after(self._patience):
+                async with self._client() as client:
+                    answer = await client.post(url, **content)
             body = json.loads(answer.content)
-        except (httpx2.HTTPError, ValueError, RecursionError) as cause:
+        except (httpx2.HTTPError, ValueError, RecursionError, TimeoutError) as cause:
             raise UnreachableError from cause
         if not isinstance(body, dict):
             raise UnreachableError

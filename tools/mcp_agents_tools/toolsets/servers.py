@@ -84,6 +84,7 @@ class StoredToolServers:
     async def add(self, space: TenantSpace, principal: Principal, spec: ToolServerSpec) -> ToolServer:
         """See the port. Raises `Invalid`, `Denied`, `Conflict` (`TOOL_SERVER_EXISTS`), `Unavailable`."""
         _check_shape(spec)
+        _require_person_for_secrets(principal, spec)
         if spec.trust_annotations:
             principal.require(ADMIN)
         if spec.transport == "stdio":
@@ -92,6 +93,7 @@ class StoredToolServers:
                 principal.require(ADMIN)
         else:
             await self._check_urls(spec.url, spec.auth)
+            self._check_own(spec)
         if await self._records(space).get(spec.name) is not None:
             raise _exists(spec.name)
         tools = await self._first_listed(space, principal, spec)
@@ -232,6 +234,17 @@ class StoredToolServers:
             if auth.type != "none" and each:
                 require_secure(self._hub.egress, each)
 
+    def _check_own(self, spec: ToolServerSpec) -> None:
+        """Our own agents are called with the run's own token: with any other the chain of who acts would end here, and
+        an agent could do all that a person may."""
+        own = self.sign_ins.is_ours(spec.url) or self.sign_ins.is_ours(spec.auth.issuer)
+        if own and spec.auth.type not in ("none", "token_exchange"):
+            raise Invalid(
+                "TOOL_SERVER_OWN_SIGN_IN",
+                "This server's own agents are called with a token of the run's own, not with a sign-in of somebody's.",
+                "Use auth type token_exchange.",
+            )
+
     def _check_stdio(self, command: str) -> None:
         if self._stdio == "off":
             raise Denied(
@@ -256,6 +269,18 @@ def _listing(principal: Principal) -> Principal:
     return principal.acting(_LISTER)
 
 
+def _require_person_for_secrets(principal: Principal, spec: ToolServerSpec) -> None:
+    """An agent adds servers that anybody may talk to; what carries a secret or runs a program is for people to add."""
+    if principal.actors and (
+        spec.auth.type != "none" or spec.trust_annotations or spec.command not in ("", DEMO_COMMAND)
+    ):
+        raise Denied(
+            "TOOL_SERVER_NEEDS_PERSON",
+            "An agent cannot add a tool server that carries a sign-in, is trusted, or runs a program.",
+            "Ask a person to add it.",
+        )
+
+
 def _command(command: str, args: tuple[str, ...]) -> tuple[str, ...]:
     return _DEMO if command == DEMO_COMMAND else (command, *args)
 
@@ -276,6 +301,8 @@ def _check_shape(spec: ToolServerSpec) -> None:
     given = spec.auth.client_id and spec.auth.client_secret and spec.auth.issuer
     if spec.auth.type == "client_credentials" and not given:
         raise _invalid("Sign-in by client_credentials needs client_id, client_secret and issuer.")
+    if spec.auth.type == "authorization_code" and spec.auth.client_secret and not spec.auth.issuer:
+        raise _invalid("A client_secret needs the issuer that it may be shown to.")
     if spec.auth.type == "token_exchange" and spec.auth.issuer and not spec.auth.client_id:
         raise _invalid("Sign-in by token_exchange at an issuer needs client_id.")
     if spec.auth.credentials != "tenant" and spec.auth.type not in ("bearer", "authorization_code"):

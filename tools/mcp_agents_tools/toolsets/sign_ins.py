@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
+from urllib.parse import urlsplit
 
 import msgspec
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
@@ -40,8 +41,8 @@ from mcp_agents_tools.toolsets.records import StoredServer, secret_purpose
 from mcp_agents_tools.toolsets.tokens import TokenSource
 
 FLOW_SECONDS: Final = 600
-CALLBACK: Final = "/oauth/upstream/callback"
-DOCUMENT: Final = "/oauth/upstream/client.json"
+CALLBACK: Final = "/oauth/upstream/callback/{authority}"
+DOCUMENT: Final = "/oauth/upstream/client/{authority}.json"
 START: Final = "/oauth/upstream/start"
 _PURPOSE: Final = "sign-in"
 _SHOWN_SECONDS: Final = 200
@@ -84,7 +85,7 @@ class SignIns:
 
     Args:
         home: our public URL; the browser comes back to it.
-        document: where we describe ourselves as a client; "" where nobody could read it.
+        document: where we describe ourselves as a client of an `{authority}`; "" where nobody could read it.
     """
 
     def __init__(
@@ -141,15 +142,15 @@ class SignIns:
             )
         place = await self.discover(server.url, server.issuer)
         if not us.client_id and self._document and place.reads_documents:
-            us = Registered(client_id=self._document)
+            us = Registered(client_id=at_authority(self._document, place.issuer))
         if not us.client_id:
             try:
-                us = await self._client.register(place, self._home + CALLBACK)
+                us = await self._client.register(place, self._way_back(place))
             except (RefusedError, UnreachableError):
                 raise Unavailable(
                     "SIGN_IN_UNREGISTERED",
                     "The authorization server does not let clients register themselves.",
-                    f"Register one there with the redirect URI {self._home + CALLBACK}, and add the tool server "
+                    f"Register one there with the redirect URI {self._way_back(place)}, and add the tool server "
                     "with its auth.client_id (and auth.client_secret).",
                 ) from None
         wanted = await self.credentials.wanted(space, server.key, owner)
@@ -170,6 +171,11 @@ class SignIns:
         await _flows(space).create("sign-in", _digest(handle), value=flow, ttl=FLOW_SECONDS)
         return f"{self._home}{START}?flow={space.tenant}.{handle}"
 
+    def is_ours(self, url: str) -> bool:
+        """Whether an address is on this server as clients know it."""
+        parts, home = urlsplit(url), urlsplit(self._home)
+        return (parts.scheme, parts.netloc.lower()) == (home.scheme, home.netloc.lower())
+
     @staticmethod
     def is_own(flow: Flow, subject: str) -> bool:
         """Whether it is for this person alone."""
@@ -188,7 +194,7 @@ class SignIns:
         return authorization_url(
             begun.place,
             begun.us.client_id,
-            redirect_uri=self._home + CALLBACK,
+            redirect_uri=self._way_back(begun.place),
             state=f"{space.tenant}.{handle}",
             scope=flow.scope,
             code_challenge=create_s256_code_challenge(begun.verifier),
@@ -209,7 +215,7 @@ class SignIns:
         form = {
             "grant_type": "authorization_code",
             "code": code,
-            "redirect_uri": self._home + CALLBACK,
+            "redirect_uri": self._way_back(begun.place),
             "code_verifier": begun.verifier,
         }
         try:
@@ -270,6 +276,9 @@ class SignIns:
         """The clock that tokens of runs are renewed by."""
         return self._clock.monotonic()
 
+    def _way_back(self, place: Place) -> str:
+        return self._home + at_authority(CALLBACK, place.issuer)
+
     async def _begun(self, space: TenantSpace, flow: Flow) -> _Begun:
         return msgspec.json.decode(await self._secrets.unseal(space, _PURPOSE, flow.sealed), type=_Begun)
 
@@ -317,6 +326,12 @@ def owner_of(kind: Owner, principal: Principal) -> str:
     if kind == "agent":
         return owner_name("agent", principal.actors[-1] if principal.actors else "nobody")
     return owner_name("tenant")
+
+
+def at_authority(template: str, issuer: str) -> str:
+    """An address of ours for one authorization server alone. A code that comes back to another's was given by another:
+    where an authorization server does not name itself (RFC 9207), this is what tells one from the other."""
+    return template.replace("{authority}", hashlib.sha256(issuer.encode()).hexdigest()[:32])
 
 
 def _flows(space: TenantSpace) -> Records[Flow]:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from mcp_agents.kernel.errors import AgentsError, Denied, Exhausted, NotFound, Unavailable
+from mcp_agents.kernel.errors import AgentsError, Exhausted, NotFound
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import TenantSpace
 from mcp_agents.kernel.toolset import Invocation, Outcome, Refused, Tool
@@ -126,7 +126,7 @@ class UpstreamToolset:
                 space, self._whom.principal, found.value, invocation.execution_id
             )
             target = replace(await self._servers.target(space, found.value), source=sign_in.source)
-        except (Denied, Unavailable) as error:
+        except AgentsError as error:
             return _refused(error)
         key = Key(space.tenant, server, found.revision, sign_in.owner)
         if sign_in.single_use:
