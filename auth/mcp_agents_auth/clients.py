@@ -25,9 +25,14 @@ from mcp_agents_auth.handles import digest, new_handle, same
 from mcp_agents_auth.redirects import check_redirect_uri, matches
 
 GrantType = Literal[
-    "authorization_code", "refresh_token", "client_credentials", "urn:ietf:params:oauth:grant-type:token-exchange"
+    "authorization_code",
+    "refresh_token",
+    "client_credentials",
+    "urn:ietf:params:oauth:grant-type:token-exchange",
+    "urn:ietf:params:oauth:grant-type:jwt-bearer",
 ]
 TOKEN_EXCHANGE: Final[GrantType] = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - a grant's name
+JWT_BEARER: Final[GrantType] = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 GRANT_TYPES: Final[tuple[GrantType, ...]] = get_args(GrantType)
 USER_GRANTS: Final = frozenset[GrantType]({"authorization_code", "refresh_token"})
 MAX_REDIRECT_URIS: Final = 16
@@ -36,7 +41,7 @@ UNUSED_LIFE: Final = timedelta(days=1)
 USED_LIFE: Final = timedelta(days=180)
 """How long it stays after somebody last signed in with it: longer than what was granted then lives."""
 
-_OF_MACHINES: Final = frozenset[GrantType]({"client_credentials", TOKEN_EXCHANGE})
+_OF_MACHINES: Final = frozenset[GrantType]({"client_credentials", TOKEN_EXCHANGE, JWT_BEARER})
 
 _DECOY: Final = digest("no client has this secret")
 
@@ -108,7 +113,7 @@ class Clients:
         if _OF_MACHINES & grant_types and not (confidential and tenant):
             raise Invalid(
                 "CLIENT_GRANT_INVALID",
-                "Client credentials and token exchange need a confidential client of one tenant.",
+                "Client credentials, token exchange and assertions need a confidential client of one tenant.",
                 "Register it with confidential=true and a tenant.",
             )
         secret = new_handle("cs_") if confidential else None

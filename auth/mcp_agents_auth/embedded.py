@@ -4,7 +4,7 @@ It starts nothing and owns nothing that has to be closed: all state is in the st
 so that any number of processes can hold one each.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -21,18 +21,21 @@ from mcp_agents.security.keys import Vault
 from mcp_agents_auth.administration import TenantAdministration
 from mcp_agents_auth.authorize import Authorization
 from mcp_agents_auth.client_auth import ClientAuthentication
-from mcp_agents_auth.clients import Clients
+from mcp_agents_auth.client_credentials import ClientCredentials
+from mcp_agents_auth.clients import JWT_BEARER, TOKEN_EXCHANGE, Clients
 from mcp_agents_auth.codes import Codes
 from mcp_agents_auth.documents import Documents
 from mcp_agents_auth.dpop import Proofs
+from mcp_agents_auth.exchange import Exchange
 from mcp_agents_auth.families import Families
+from mcp_agents_auth.identity_assertion import IdentityAssertions, Provider
 from mcp_agents_auth.invitations import Invitations
 from mcp_agents_auth.passwords import Passwords
 from mcp_agents_auth.registration import Registration
 from mcp_agents_auth.resources import Resources
 from mcp_agents_auth.rights import CallerRights
 from mcp_agents_auth.run_tokens import RunTokens
-from mcp_agents_auth.service import Grants
+from mcp_agents_auth.service import Grant, Grants
 from mcp_agents_auth.sessions import BrowserSessions
 from mcp_agents_auth.signing import SigningKeys
 from mcp_agents_auth.standing import Standings
@@ -47,13 +50,15 @@ FIRST_OWNER: Final = "owner@localhost"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Newcomers:
-    """Which clients that nobody registered are let in: those that describe themselves in a document (`Documents`), and
-    those that register themselves (`Registration`)."""
+    """Who is let in besides those that somebody registered here: clients that describe themselves in a document
+    (`Documents`), or register themselves (`Registration`), and members whom identity providers, by issuer, vouch for
+    (`IdentityAssertions`)."""
 
     fetch: Fetch | None
     domains: tuple[str, ...] = ()
     loopback: bool = False
     may_register: bool = False
+    providers: Mapping[str, Provider] = field(default_factory=dict)
 
 
 NONE: Final = Newcomers(fetch=None)
@@ -87,6 +92,7 @@ class AuthServer:
     administration: TenantAdministration
     audit: AuditTrail
     authorization: Authorization
+    assertions: IdentityAssertions
     service: Grants
     proofs: Proofs
     sessions: BrowserSessions
@@ -138,7 +144,7 @@ def build_auth(
         issuer: the public URL; a trailing slash is dropped.
         resource: the MCP URL (`{issuer}/mcp`), the default audience of every token.
         passwords: how passwords are hashed; the default costs what RFC 9106 advises.
-        newcomers: which clients that nobody registered are let in; by default none.
+        newcomers: who is let in besides those that somebody registered here; by default nobody.
         rates: how often a client may ask for tokens; by default as often as it likes.
     """
     issuer, resource = issuer.rstrip("/"), resource.rstrip("/")
@@ -165,8 +171,21 @@ def build_auth(
         codes=codes,
         clock=clock,
     )
+    assertions = IdentityAssertions(
+        platform,
+        newcomers.providers,
+        users=users,
+        families=families,
+        standings=standings,
+        tokens=tokens,
+        clock=clock,
+    )
+    others: dict[str, Grant] = {
+        "client_credentials": ClientCredentials(tenants, families, tokens, clock),
+        TOKEN_EXCHANGE: Exchange(verifier, families, tokens, clock),
+    }
     service = Grants(
-        tenants=tenants,
+        others | ({JWT_BEARER: assertions} if assertions.on else {}),
         authentication=ClientAuthentication(platform, clients, clock, issuer, rates or Unlimited()),
         families=families,
         codes=codes,
@@ -191,6 +210,7 @@ def build_auth(
         rights=rights,
         identities=RunTokens(issuer, signing, rights, clock),
         authorization=authorization,
+        assertions=assertions,
         service=service,
         proofs=Proofs(platform, clock),
         administration=TenantAdministration(

@@ -4,7 +4,7 @@ Who somebody is, which tenant they are in and which roles they have is what the 
 exists and is not suspended is ours to say. Nothing else of a request is believed. Rights: the roles in the token,
 narrowed by its scopes where it names any of ours; without roles, its scopes alone; never `platform:admin`.
 
-Above: the HTTP door, which asks it as it asks `verifier` where we sign people in ourselves. Below: `issuer_keys`.
+Above: the HTTP door, which asks it as it asks `verifier` where we sign people in ourselves. Below: `issuer_tokens`.
 """
 
 import hashlib
@@ -12,32 +12,26 @@ import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any, Final
 
-import jwt
 import msgspec
 
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.administration import ClientOrder, ClientView, Invited, Member, Registered, TenantView
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Conflict, Denied, NotFound
-from mcp_agents.kernel.fetch import Fetch
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.scopes import ROLES, TENANT_SCOPES, of_roles
 from mcp_agents_auth.administration import require_person
 from mcp_agents_auth.embedded import AuthServer
 from mcp_agents_auth.issuer_keys import IssuerKeys
+from mcp_agents_auth.issuer_tokens import RefusedError, check_times, claims_of
 from mcp_agents_auth.resources import Resources
 from mcp_agents_auth.tenants import Tenants
 from mcp_agents_auth.verifier import MAX_TOKEN_BYTES, Confirmation, VerifiedToken, actors_of, invalid_token
 
-ALGORITHMS: Final = ["ES256", "ES384", "RS256", "PS256", "EdDSA"]
 _TYPES: Final = frozenset({"", "jwt", "at+jwt", "application/at+jwt"})
-_TRUSTING: Final = frozenset({"crit", "jwk", "jku", "x5u", "x5c", "b64"})
-"""Headers that would ask us to trust what the token brings along, or to understand what we do not."""
 _OF_ID_TOKENS: Final = frozenset({"nonce", "at_hash", "c_hash", "s_hash"})
-_LEEWAY_SECONDS: Final = 30
 _CACHED: Final = 4096
 _CACHE_SECONDS: Final = 60.0
 
@@ -68,19 +62,14 @@ class External:
     administration: "ExternalAdministration"
 
 
-def build_external(issuer: str, claims: Claims, auth: AuthServer, fetch: Fetch, clock: Clock) -> External:
+def build_external(keys: IssuerKeys, claims: Claims, auth: AuthServer, clock: Clock) -> External:
     """The parts, over the tenants of our own registers."""
-    keys = IssuerKeys(issuer, fetch, clock)
     return External(
         keys=keys,
         verifier=ExternalVerifier(keys, claims, Resources(auth.resource), auth.tenants, clock),
         rights=ExternalRights(auth.tenants),
         administration=ExternalAdministration(auth.tenants),
     )
-
-
-class _RefusedError(Exception):
-    """Why a token is refused; for the log."""
 
 
 class ExternalVerifier:
@@ -101,9 +90,9 @@ class ExternalVerifier:
         while the issuer's keys were never read."""
         try:
             said = await self._said(token)
-            self._check_times(said)
+            check_times(said, self._clock.now().timestamp())
             return await self._caller(said)
-        except _RefusedError as reason:
+        except RefusedError as reason:
             _log.debug("token refused: %s", reason)
             raise invalid_token() from None
 
@@ -115,7 +104,7 @@ class ExternalVerifier:
 
     async def _said(self, token: str) -> dict[str, Any]:
         if len(token) > MAX_TOKEN_BYTES or not token.isascii():
-            raise _RefusedError("size or characters")
+            raise RefusedError("size or characters")
         name, now = hashlib.sha256(token.encode("ascii")).digest(), self._clock.monotonic()
         cached = self._cache.get(name)
         if cached is not None and cached[1] > now:
@@ -128,65 +117,28 @@ class ExternalVerifier:
         return said
 
     async def _decoded(self, token: str) -> dict[str, Any]:
-        try:
-            header = jwt.get_unverified_header(token)
-        except (jwt.PyJWTError, ValueError, RecursionError) as cause:
-            raise _RefusedError("header") from cause
-        algorithm, kid = header.get("alg"), header.get("kid")
-        if algorithm not in ALGORITHMS or not isinstance(kid, str) or _TRUSTING & set(header):
-            raise _RefusedError("alg, kid or a header that brings trust along")
-        if str(header.get("typ", "")).lower() not in _TYPES:
-            raise _RefusedError("typ")
-        key = await self._keys.key(kid, algorithm)
-        if key is None:
-            raise _RefusedError("unknown key")
-        try:
-            said: dict[str, Any] = jwt.decode(
-                token,
-                key,
-                algorithms=[algorithm],
-                issuer=self.issuer,
-                # Times go by our own clock and audiences are many: both are checked here, not there.
-                options={
-                    "require": ["iss", "sub", "aud", "iat", "exp"],
-                    "verify_exp": False,
-                    "verify_nbf": False,
-                    "verify_iat": False,
-                    "verify_aud": False,
-                },
-            )
-        except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as cause:
-            raise _RefusedError(type(cause).__name__) from cause
-        if said["iss"] != self.issuer or _OF_ID_TOKENS & set(said):
-            raise _RefusedError("another issuer, or an ID token")
+        said = await claims_of(token, self._keys, _TYPES)
+        if _OF_ID_TOKENS & set(said):
+            raise RefusedError("it is an ID token")
         audiences = said["aud"] if isinstance(said["aud"], list) else [said["aud"]]
         if not any(isinstance(each, str) and self._is_for_us(each) for each in audiences):
-            raise _RefusedError("aud")
+            raise RefusedError("aud")
         return said
 
     def _is_for_us(self, audience: str) -> bool:
         wanted = self._claims.audience
         return audience == wanted if wanted else self._resources.accepts(audience)
 
-    def _check_times(self, said: Mapping[str, Any]) -> None:
-        now, times = self._clock.now().timestamp(), [said["exp"], said["iat"], said.get("nbf", 0)]
-        if not all(isinstance(each, int | float) and not isinstance(each, bool) and isfinite(each) for each in times):
-            raise _RefusedError("times")
-        if times[0] <= now:
-            raise _RefusedError("expired")
-        if times[1] > now + _LEEWAY_SECONDS or times[2] > now + _LEEWAY_SECONDS:
-            raise _RefusedError("not yet valid")
-
     async def _caller(self, said: Mapping[str, Any]) -> VerifiedToken:
         subject, tenant = said["sub"], _found(said, self._claims.tenant)
         if not isinstance(subject, str) or not 0 < len(subject) <= 255 or not subject.isprintable():
-            raise _RefusedError("sub")
+            raise RefusedError("sub")
         if not isinstance(tenant, str) or not ids.TENANT.fullmatch(tenant):
-            raise _RefusedError("no tenant")
+            raise RefusedError("no tenant")
         try:
             await self._tenants.require_active(tenant)
         except (NotFound, Denied) as cause:
-            raise _RefusedError("tenant unknown or suspended") from cause
+            raise RefusedError("tenant unknown or suspended") from cause
         roles = self._roles(said)
         client = str(said.get("client_id") or said.get("azp") or "")[:255]
         principal = Principal(

@@ -41,10 +41,11 @@ def routes(auth: AuthServer) -> list[Route]:
     path = urlsplit(auth.issuer).path
     server = f"/.well-known/oauth-authorization-server{path}"
     openid = {f"/.well-known/openid-configuration{path}", f"{path}/.well-known/openid-configuration"}
-    documents, visitors = auth.documents.on, auth.registration.on
-    metadata = server_metadata(auth.issuer, documents=documents, registration=visitors)
+    visitors = auth.registration.on
+    offered = {"documents": auth.documents.on, "registration": visitors, "assertions": auth.assertions.on}
+    metadata = server_metadata(auth.issuer, **offered)
     table: list[tuple[str, Endpoint, str]] = [(server, _document(metadata), "GET")]
-    metadata = openid_configuration(auth.issuer, documents=documents, registration=visitors)
+    metadata = openid_configuration(auth.issuer, **offered)
     table += [(place, _document(metadata), "GET") for place in sorted(openid)]
     for prefix in sorted({"", path}):
         table += [

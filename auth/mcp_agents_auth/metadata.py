@@ -12,7 +12,8 @@ from mcp_agents.kernel.errors import Invalid
 from mcp_agents.kernel.scopes import TENANT_SCOPES
 from mcp_agents_auth.client_auth import METHODS
 from mcp_agents_auth.client_keys import ALGORITHMS
-from mcp_agents_auth.clients import GRANT_TYPES
+from mcp_agents_auth.clients import GRANT_TYPES, JWT_BEARER
+from mcp_agents_auth.identity_assertion import PROFILE
 from mcp_agents_auth.signing import ALGORITHM
 
 Document = dict[str, str | bool | list[str]]
@@ -20,8 +21,9 @@ Document = dict[str, str | bool | list[str]]
 _PROVED: Final = [method for method in METHODS if method != "none"]
 
 
-def server_metadata(issuer: str, *, documents: bool, registration: bool) -> Document:
-    """The document of this issuer: whether clients may describe themselves (`documents`), or register themselves.
+def server_metadata(issuer: str, *, documents: bool, registration: bool, assertions: bool) -> Document:
+    """The document of this issuer: whether clients may describe themselves (`documents`), or register themselves, and
+    whether identity providers may assert people.
 
     Raises `Invalid` for an issuer that is neither https nor on loopback.
     """
@@ -34,7 +36,7 @@ def server_metadata(issuer: str, *, documents: bool, registration: bool) -> Docu
         "scopes_supported": sorted(TENANT_SCOPES),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": list(GRANT_TYPES),
+        "grant_types_supported": [each for each in GRANT_TYPES if assertions or each != JWT_BEARER],
         "introspection_endpoint": f"{issuer}/oauth/introspect",
         "token_endpoint_auth_methods_supported": METHODS,
         "token_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
@@ -47,6 +49,8 @@ def server_metadata(issuer: str, *, documents: bool, registration: bool) -> Docu
         "dpop_signing_alg_values_supported": ALGORITHMS,
         "client_id_metadata_document_supported": documents,
     }
+    if assertions:
+        document["authorization_grant_profiles_supported"] = [PROFILE]
     if registration:
         document["registration_endpoint"] = f"{issuer}/oauth/register"
     try:
@@ -60,10 +64,11 @@ def server_metadata(issuer: str, *, documents: bool, registration: bool) -> Docu
     return document
 
 
-def openid_configuration(issuer: str, *, documents: bool, registration: bool) -> Document:
+def openid_configuration(issuer: str, *, documents: bool, registration: bool, assertions: bool) -> Document:
     """The same under the name that OpenID Connect discovery looks for, with the members it requires."""
     openid: Document = {
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": [ALGORITHM],
     }
-    return server_metadata(issuer, documents=documents, registration=registration) | openid
+    metadata = server_metadata(issuer, documents=documents, registration=registration, assertions=assertions)
+    return metadata | openid

@@ -1,38 +1,48 @@
-"""The token, revocation and introspection endpoints without HTTP: the grants.
+"""The token, revocation and introspection endpoints without HTTP.
 
-Parameters come in as a mapping in which nothing is repeated or empty; tokens or an `OAuthError` come out. Which
-client asks is `client_auth`'s business, exchanged tokens are `exchange`'s; a further grant is a line in `token`.
+Parameters come in as a mapping in which nothing is repeated or empty; tokens or an `OAuthError` come out. Codes and
+refresh tokens are redeemed here; every other grant is a room of its own behind `Grant`, which client asks is
+`client_auth`'s business.
 """
 
 import re
-from datetime import timedelta
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
 
 from mcp_agents.kernel.clock import Clock
-from mcp_agents.kernel.errors import Denied, NotFound
-from mcp_agents.kernel.scopes import PLATFORM_ADMIN, TENANT_SCOPES
+from mcp_agents.kernel.errors import Denied
 from mcp_agents_auth.client_auth import ClientAuthentication
-from mcp_agents_auth.clients import TOKEN_EXCHANGE, Client, GrantType
+from mcp_agents_auth.clients import Client
 from mcp_agents_auth.codes import Codes
-from mcp_agents_auth.exchange import Exchange
 from mcp_agents_auth.families import FAMILY_LIFE, REFRESH_PREFIX, Families, Family, Why, refused
 from mcp_agents_auth.handles import challenge_of, same
 from mcp_agents_auth.oauth import OAuthError, Parameters, requested_scopes
 from mcp_agents_auth.standing import Standing, Standings, narrowed
-from mcp_agents_auth.tenants import Tenants
-from mcp_agents_auth.tokens import ACCESS_SECONDS, IssuedToken, TokenIssuer
+from mcp_agents_auth.tokens import IssuedToken, TokenIssuer
 from mcp_agents_auth.verifier import TokenVerifier, nested
 
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9\-._~]{43,128}")
 
 
+class Grant(Protocol):
+    """Answers the token requests of one grant type."""
+
+    async def token(self, client: Client, parameters: Parameters, jkt: str) -> IssuedToken:
+        """For an authenticated client that may use this grant. Raises `OAuthError`."""
+        ...
+
+
 class Grants:
-    """Turns credentials into tokens, and ends what they started."""
+    """Turns credentials into tokens, and ends what they started.
+
+    Args:
+        others: the grants that are not here, by grant type.
+    """
 
     def __init__(
         self,
+        others: Mapping[str, Grant],
         *,
-        tenants: Tenants,
         authentication: ClientAuthentication,
         families: Families,
         codes: Codes,
@@ -41,8 +51,7 @@ class Grants:
         verifier: TokenVerifier,
         clock: Clock,
     ) -> None:
-        self._tenants, self._authentication = tenants, authentication
-        self._exchange = Exchange(verifier, families, tokens, clock)
+        self._others, self._authentication = others, authentication
         self._families, self._codes, self._standings = families, codes, standings
         self._tokens, self._verifier, self._clock = tokens, verifier, clock
 
@@ -55,12 +64,10 @@ class Grants:
                 return await self._authorization_code(_granted(client, "authorization_code"), parameters, jkt)
             case "refresh_token":
                 return await self._refresh_token(_granted(client, "refresh_token"), parameters, jkt)
-            case "client_credentials":
-                return await self._client_credentials(_granted(client, "client_credentials"), parameters, jkt)
-            case "urn:ietf:params:oauth:grant-type:token-exchange":
-                return await self._exchange.token(_granted(client, TOKEN_EXCHANGE), parameters)
             case None:
                 raise OAuthError("invalid_request", "grant_type is missing.")
+            case other if other in self._others:
+                return await self._others[other].token(_granted(client, other), parameters, jkt)
             case _:
                 raise OAuthError("unsupported_grant_type", "There is no such grant type.")
 
@@ -157,34 +164,6 @@ class Grants:
         successor = await self._families.rotate(presented, found, family)
         return await self._tokens.issue(family, scopes, standing.roles, refresh_token=successor)
 
-    async def _client_credentials(self, client: Client, parameters: Parameters, jkt: str) -> IssuedToken:
-        try:
-            await self._tenants.require_active(client.tenant)
-        except (NotFound, Denied) as error:
-            raise OAuthError("unauthorized_client", "The client's tenant is not active.") from error
-        resource = parameters.get("resource", self._tokens.resources.default)
-        if not self._tokens.resources.accepts(resource):
-            raise OAuthError("invalid_target", "There is no such resource here.")
-        possible = client.allowed() & (TENANT_SCOPES | {PLATFORM_ADMIN})
-        scopes = narrowed(requested_scopes(parameters), possible)
-        if not scopes:
-            raise OAuthError("invalid_scope", "This client may have none of these scopes.")
-        now = self._clock.now()
-        family = Family(
-            sid=self._families.new_sid(),
-            kind="client",
-            tenant=client.tenant,
-            subject=client.id,
-            client_id=client.id,
-            scopes=sorted(scopes),
-            resource=resource,
-            jkt=jkt,
-            created_at=now,
-            expires_at=now + timedelta(seconds=ACCESS_SECONDS),
-        )
-        await self._families.open(family)
-        return await self._tokens.issue(family, scopes, frozenset(client.roles))
-
     async def _standing(self, family: Family) -> Standing:
         standing = await self._standings.look(family)
         if standing is None:
@@ -200,7 +179,7 @@ class Grants:
             return None
 
 
-def _granted(client: Client, grant_type: GrantType) -> Client:
+def _granted(client: Client, grant_type: str) -> Client:
     if grant_type not in client.grant_types:
         raise OAuthError("unauthorized_client", "This client may not use this grant type.")
     return client

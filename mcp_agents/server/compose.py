@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from mcp_agents_auth.embedded import AuthServer, Newcomers, build_auth
 from mcp_agents_auth.erasure import Erasure
 from mcp_agents_auth.external import Claims, External, build_external
+from mcp_agents_auth.identity_assertion import Provider
+from mcp_agents_auth.issuer_keys import IssuerKeys
 from mcp_agents_auth.verifier import Verifier
 from mcp_agents_tools.surface.catalogue import Catalogue
 from mcp_agents_tools.surface.clients import HandOver
@@ -219,11 +221,16 @@ def _auth(
     settings: Settings, tenancy: Tenancy, vault: Vault, egress: AddressRule, rates: Rates, public_url: str
 ) -> AuthServer:
     """The authorization server of this house."""
+    providers = {
+        issuer: Provider(tenant, _issuer_keys(settings, issuer, tenancy.clock))
+        for tenant, _, issuer in (each.partition("=") for each in settings.auth.identity_providers)
+    }
     newcomers = Newcomers(
         fetch=GuardedFetch(egress) if settings.auth.client_metadata_documents else None,
         domains=settings.auth.client_metadata_domains,
         loopback=settings.is_loopback,
         may_register=settings.auth.dynamic_registration,
+        providers=providers,
     )
     return build_auth(
         tenancy.platform(),
@@ -240,15 +247,19 @@ def _external(settings: Settings, auth: AuthServer, clock: Clock) -> External | 
     """Where people sign in at another server: what verifies its tokens. Its address was chosen by the operator."""
     if settings.auth.mode == "embedded":
         return None
-    issuer = settings.auth.issuer
-    rule = AddressRule(allowed_origins=frozenset({issuer}), allow_private=settings.is_loopback)
     claims = Claims(
         audience=settings.auth.audience,
         tenant=settings.auth.tenant_claim,
         roles=settings.auth.roles_claim,
         role_map=dict(each.split("=", 1) for each in settings.auth.role_map),
     )
-    return build_external(issuer, claims, auth, GuardedFetch(rule), clock)
+    return build_external(_issuer_keys(settings, settings.auth.issuer, clock), claims, auth, clock)
+
+
+def _issuer_keys(settings: Settings, issuer: str, clock: Clock) -> IssuerKeys:
+    """The keys of an issuer that the operator chose."""
+    rule = AddressRule(allowed_origins=frozenset({issuer}), allow_private=settings.is_loopback)
+    return IssuerKeys(issuer, GuardedFetch(rule), clock)
 
 
 @asynccontextmanager

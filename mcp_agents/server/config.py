@@ -92,6 +92,7 @@ class AuthSettings(_Section):
     audience: str = ""
     roles_claim: str = Field("roles", min_length=1)
     role_map: tuple[str, ...] = ()
+    identity_providers: tuple[str, ...] = ()
     client_metadata_documents: bool = True
     client_metadata_domains: tuple[str, ...] = ()
     dynamic_registration: bool = False
@@ -101,6 +102,16 @@ class AuthSettings(_Section):
     def _maps(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if wrong := [each for each in value if each.partition("=")[2] not in ROLES or each.startswith("=")]:
             raise ValueError(f"write theirs=ours, with a role of ours, not {', '.join(wrong)}")
+        return value
+
+    @field_validator("identity_providers")
+    @classmethod
+    def _providers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parts = [each.partition("=") for each in value]
+        if wrong := [tenant for tenant, _, issuer in parts if not tenant or not _ISSUER.fullmatch(issuer)]:
+            raise ValueError(f"write tenant=issuer, with an https URL (http on this machine), not {', '.join(wrong)}")
+        if len({issuer for _, _, issuer in parts}) < len(parts):
+            raise ValueError("an identity provider speaks for one tenant")
         return value
 
     @model_validator(mode="after")

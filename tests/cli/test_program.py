@@ -156,6 +156,8 @@ def test_a_wrong_master_key_is_refused_and_the_right_one_still_works(tmp_path: P
         ({"MCP_AGENTS_KEYS__MASTER": "env:NOT_SET_AT_ALL"}, ["NOT_SET_AT_ALL"]),
         ({"MCP_AGENTS_AUTH__MODE": "external"}, ["issuer", "https"]),
         ({"MCP_AGENTS_AUTH__ROLE_MAP": "staff=boss"}, ["staff=boss", "theirs=ours"]),
+        ({"MCP_AGENTS_AUTH__IDENTITY_PROVIDERS": "acme=http://login.example"}, ["acme", "tenant=issuer"]),
+        ({"MCP_AGENTS_AUTH__IDENTITY_PROVIDERS": "a=https://x.example,b=https://x.example"}, ["one tenant"]),
     ],
 )
 def test_malformed_settings_name_the_key_and_the_remedy(
