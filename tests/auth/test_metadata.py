@@ -4,7 +4,7 @@ import httpx2
 import pytest
 from authlib.oauth2.rfc8414 import AuthorizationServerMetadata
 from mcp.shared.auth import OAuthMetadata
-from mcp_agents_auth.clients import GRANT_TYPES
+from mcp_agents_auth.clients import GRANT_TYPES, JWT_BEARER
 from mcp_agents_auth.http import routes
 from starlette.applications import Starlette
 
@@ -24,7 +24,7 @@ async def test_both_documents_satisfy_the_sdk_and_authlib(desk: Desk, name: str)
     metadata = OAuthMetadata.model_validate(document)
     assert document["issuer"] == ISSUER
     assert metadata.code_challenge_methods_supported == ["S256"]
-    assert metadata.grant_types_supported == list(GRANT_TYPES)
+    assert metadata.grant_types_supported == [each for each in GRANT_TYPES if each != JWT_BEARER]
     proved = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
     assert metadata.token_endpoint_auth_methods_supported == ["none", *proved]
     assert document["token_endpoint_auth_signing_alg_values_supported"] == ["ES256", "RS256"]

@@ -30,7 +30,7 @@ async def walk(settings: Settings, url: str, workers: "list[subprocess.Popen[str
             {"name": "demo", "transport": "stdio", "command": "mcp-agents-demo-tools", "trust_annotations": True},
         )
         note("tools: " + ", ".join(tool["binding"] for tool in tools["tools"]))
-        await _agents(remote, url, credentials, model)
+        await _agents(remote, url, model)
         say("4", "First run: [bold]assistant[/bold] asks [bold]calculator[/bold], which calls a tool.")
         prompt = 'ask calculator: Please call add with {"a": 2, "b": 40}'
         await _shown(remote, await _executed(remote, "assistant", prompt))
@@ -38,7 +38,7 @@ async def walk(settings: Settings, url: str, workers: "list[subprocess.Popen[str
         await _shown(remote, await _interrupted(remote, workers))
 
 
-async def _agents(remote: Remote, url: str, credentials: Credentials, model: str) -> None:
+async def _agents(remote: Remote, url: str, model: str) -> None:
     calculator = await remote.call(
         "agent_create",
         {
@@ -55,12 +55,7 @@ async def _agents(remote: Remote, url: str, credentials: Credentials, model: str
             "name": "colleagues",
             "transport": "http",
             "url": f"{url}/mcp/agent/calculator",
-            "auth": {
-                "type": "client_credentials",
-                "client_id": credentials.client_id,
-                "client_secret": credentials.client_secret,
-                "issuer": credentials.issuer,
-            },
+            "auth": {"type": "token_exchange"},  # each run calls it as itself
         },
     )
     assistant = await remote.call(
