@@ -1,6 +1,6 @@
-"""The grant of programs that sign in as themselves (RFC 6749 §4.4): no person, no refresh token.
+"""Client credentials: a program that proved itself gets a token of its own, without a person and without a refresh.
 
-Above: `service`, which has authenticated the client.
+Its grant lives as long as the token. Above: `service`, which knows the client already.
 """
 
 from datetime import timedelta
@@ -23,7 +23,7 @@ class ClientCredentials:
         self._tenants, self._families, self._tokens, self._clock = tenants, families, tokens, clock
 
     async def token(self, client: Client, parameters: Parameters, jkt: str) -> IssuedToken:
-        """Answers a token request of an authenticated client. Raises `OAuthError`."""
+        """Answers a token request of an authenticated client; bound to the key `jkt`, if any. Raises `OAuthError`."""
         try:
             await self._tenants.require_active(client.tenant)
         except (NotFound, Denied) as error:

@@ -113,7 +113,7 @@ class Clients:
         if _OF_MACHINES & grant_types and not (confidential and tenant):
             raise Invalid(
                 "CLIENT_GRANT_INVALID",
-                "Client credentials, token exchange and assertions need a confidential client of one tenant.",
+                "Client credentials, token exchange and identity assertions need a confidential client of one tenant.",
                 "Register it with confidential=true and a tenant.",
             )
         secret = new_handle("cs_") if confidential else None

@@ -4,7 +4,7 @@ It starts nothing and owns nothing that has to be closed: all state is in the st
 so that any number of processes can hold one each.
 """
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -28,7 +28,7 @@ from mcp_agents_auth.documents import Documents
 from mcp_agents_auth.dpop import Proofs
 from mcp_agents_auth.exchange import Exchange
 from mcp_agents_auth.families import Families
-from mcp_agents_auth.identity_assertion import IdentityAssertions, Provider
+from mcp_agents_auth.identity_assertion import IdentityAssertion, IdentityProvider
 from mcp_agents_auth.invitations import Invitations
 from mcp_agents_auth.passwords import Passwords
 from mcp_agents_auth.registration import Registration
@@ -50,15 +50,14 @@ FIRST_OWNER: Final = "owner@localhost"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Newcomers:
-    """Who is let in besides those that somebody registered here: clients that describe themselves in a document
-    (`Documents`), or register themselves (`Registration`), and members whom identity providers, by issuer, vouch for
-    (`IdentityAssertions`)."""
+    """Who is let in that is not known from here: clients that describe themselves in a document (`Documents`), or that
+    register themselves (`Registration`), and members of a tenant of whom its identity provider says who they are."""
 
     fetch: Fetch | None
     domains: tuple[str, ...] = ()
     loopback: bool = False
     may_register: bool = False
-    providers: Mapping[str, Provider] = field(default_factory=dict)
+    providers: tuple[IdentityProvider, ...] = ()
 
 
 NONE: Final = Newcomers(fetch=None)
@@ -92,8 +91,8 @@ class AuthServer:
     administration: TenantAdministration
     audit: AuditTrail
     authorization: Authorization
-    assertions: IdentityAssertions
     service: Grants
+    providers: tuple[IdentityProvider, ...]
     proofs: Proofs
     sessions: BrowserSessions
     clock: Clock
@@ -144,7 +143,7 @@ def build_auth(
         issuer: the public URL; a trailing slash is dropped.
         resource: the MCP URL (`{issuer}/mcp`), the default audience of every token.
         passwords: how passwords are hashed; the default costs what RFC 9106 advises.
-        newcomers: who is let in besides those that somebody registered here; by default nobody.
+        newcomers: which clients that nobody registered are let in, and whose word is taken; by default none.
         rates: how often a client may ask for tokens; by default as often as it likes.
     """
     issuer, resource = issuer.rstrip("/"), resource.rstrip("/")
@@ -171,21 +170,21 @@ def build_auth(
         codes=codes,
         clock=clock,
     )
-    assertions = IdentityAssertions(
-        platform,
-        newcomers.providers,
-        users=users,
-        families=families,
-        standings=standings,
-        tokens=tokens,
-        clock=clock,
-    )
     others: dict[str, Grant] = {
         "client_credentials": ClientCredentials(tenants, families, tokens, clock),
         TOKEN_EXCHANGE: Exchange(verifier, families, tokens, clock),
     }
+    if newcomers.providers:
+        others[JWT_BEARER] = IdentityAssertion(
+            platform,
+            newcomers.providers,
+            tenants=tenants,
+            users=users,
+            families=families,
+            tokens=tokens,
+            clock=clock,
+        )
     service = Grants(
-        others | ({JWT_BEARER: assertions} if assertions.on else {}),
         authentication=ClientAuthentication(platform, clients, clock, issuer, rates or Unlimited()),
         families=families,
         codes=codes,
@@ -193,6 +192,7 @@ def build_auth(
         tokens=tokens,
         verifier=verifier,
         clock=clock,
+        others=others,
     )
     return AuthServer(
         issuer=issuer,
@@ -210,8 +210,8 @@ def build_auth(
         rights=rights,
         identities=RunTokens(issuer, signing, rights, clock),
         authorization=authorization,
-        assertions=assertions,
         service=service,
+        providers=newcomers.providers,
         proofs=Proofs(platform, clock),
         administration=TenantAdministration(
             platform,

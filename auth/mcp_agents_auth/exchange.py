@@ -29,7 +29,8 @@ class Exchange:
         self._verifier, self._families, self._tokens, self._clock = verifier, families, tokens, clock
 
     async def token(self, client: Client, parameters: Parameters, jkt: str) -> IssuedToken:
-        """Answers a token request of an authenticated client; its token is bound to no key. Raises `OAuthError`."""
+        """Answers a token request of an authenticated client. No binding is added: the grant stays what it is. Raises
+        `OAuthError`."""
         if not client.tenant:
             raise OAuthError("unauthorized_client", "Only a client of a tenant exchanges tokens.")
         subject = await self._given(client, parameters, "subject_token")

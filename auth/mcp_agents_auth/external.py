@@ -14,21 +14,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import msgspec
-
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.administration import ClientOrder, ClientView, Invited, Member, Registered, TenantView
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Conflict, Denied, NotFound
+from mcp_agents.kernel.fetch import Fetch
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.scopes import ROLES, TENANT_SCOPES, of_roles
 from mcp_agents_auth.administration import require_person
 from mcp_agents_auth.embedded import AuthServer
 from mcp_agents_auth.issuer_keys import IssuerKeys
-from mcp_agents_auth.issuer_tokens import RefusedError, check_times, claims_of
+from mcp_agents_auth.issuer_tokens import RefusedError, bound_to, check_times, signed_claims, subject_of
 from mcp_agents_auth.resources import Resources
 from mcp_agents_auth.tenants import Tenants
-from mcp_agents_auth.verifier import MAX_TOKEN_BYTES, Confirmation, VerifiedToken, actors_of, invalid_token
+from mcp_agents_auth.verifier import VerifiedToken, actors_of, invalid_token
 
 _TYPES: Final = frozenset({"", "jwt", "at+jwt", "application/at+jwt"})
 _OF_ID_TOKENS: Final = frozenset({"nonce", "at_hash", "c_hash", "s_hash"})
@@ -62,8 +61,9 @@ class External:
     administration: "ExternalAdministration"
 
 
-def build_external(keys: IssuerKeys, claims: Claims, auth: AuthServer, clock: Clock) -> External:
+def build_external(issuer: str, claims: Claims, auth: AuthServer, fetch: Fetch, clock: Clock) -> External:
     """The parts, over the tenants of our own registers."""
+    keys = IssuerKeys(issuer, fetch, clock)
     return External(
         keys=keys,
         verifier=ExternalVerifier(keys, claims, Resources(auth.resource), auth.tenants, clock),
@@ -103,9 +103,7 @@ class ExternalVerifier:
         return token
 
     async def _said(self, token: str) -> dict[str, Any]:
-        if len(token) > MAX_TOKEN_BYTES or not token.isascii():
-            raise RefusedError("size or characters")
-        name, now = hashlib.sha256(token.encode("ascii")).digest(), self._clock.monotonic()
+        name, now = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest(), self._clock.monotonic()
         cached = self._cache.get(name)
         if cached is not None and cached[1] > now:
             self._cache.move_to_end(name)
@@ -117,12 +115,12 @@ class ExternalVerifier:
         return said
 
     async def _decoded(self, token: str) -> dict[str, Any]:
-        said = await claims_of(token, self._keys, _TYPES)
+        said = await signed_claims(token, self._keys, _TYPES)
         if _OF_ID_TOKENS & set(said):
-            raise RefusedError("it is an ID token")
+            raise RefusedError("It is an ID token.")
         audiences = said["aud"] if isinstance(said["aud"], list) else [said["aud"]]
         if not any(isinstance(each, str) and self._is_for_us(each) for each in audiences):
-            raise RefusedError("aud")
+            raise RefusedError("It is for somebody else.")
         return said
 
     def _is_for_us(self, audience: str) -> bool:
@@ -130,15 +128,13 @@ class ExternalVerifier:
         return audience == wanted if wanted else self._resources.accepts(audience)
 
     async def _caller(self, said: Mapping[str, Any]) -> VerifiedToken:
-        subject, tenant = said["sub"], _found(said, self._claims.tenant)
-        if not isinstance(subject, str) or not 0 < len(subject) <= 255 or not subject.isprintable():
-            raise RefusedError("sub")
+        subject, tenant = subject_of(said), _found(said, self._claims.tenant)
         if not isinstance(tenant, str) or not ids.TENANT.fullmatch(tenant):
-            raise RefusedError("no tenant")
+            raise RefusedError("It names no tenant.")
         try:
             await self._tenants.require_active(tenant)
         except (NotFound, Denied) as cause:
-            raise RefusedError("tenant unknown or suspended") from cause
+            raise RefusedError("Its tenant is unknown or suspended.") from cause
         roles = self._roles(said)
         client = str(said.get("client_id") or said.get("azp") or "")[:255]
         principal = Principal(
@@ -157,7 +153,7 @@ class ExternalVerifier:
             resource=self._resources.default,
             jti=str(said.get("jti", "")),
             sid="",
-            jkt=_bound_to(said.get("cnf")),
+            jkt=bound_to(said.get("cnf")),
         )
 
     def _roles(self, said: Mapping[str, Any]) -> frozenset[str]:
@@ -238,16 +234,6 @@ def _elsewhere() -> Conflict:
         "People and clients are administered at the authorization server that they sign in at.",
         "Change it there; it counts with the next token.",
     )
-
-
-def _bound_to(claim: object) -> str:
-    """The key that a token is bound to; a binding of a kind that we do not know is one that nobody can prove."""
-    if claim is None:
-        return ""
-    try:
-        return msgspec.convert(claim, Confirmation).jkt or "unknown"
-    except msgspec.ValidationError:
-        return "unknown"
 
 
 def _scopes(said: Mapping[str, Any], roles: frozenset[str]) -> frozenset[str]:

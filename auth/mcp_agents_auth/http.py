@@ -41,11 +41,10 @@ def routes(auth: AuthServer) -> list[Route]:
     path = urlsplit(auth.issuer).path
     server = f"/.well-known/oauth-authorization-server{path}"
     openid = {f"/.well-known/openid-configuration{path}", f"{path}/.well-known/openid-configuration"}
-    visitors = auth.registration.on
-    offered = {"documents": auth.documents.on, "registration": visitors, "assertions": auth.assertions.on}
-    metadata = server_metadata(auth.issuer, **offered)
+    documents, visitors, grants = auth.documents.on, auth.registration.on, auth.service.grant_types
+    metadata = server_metadata(auth.issuer, grants, documents=documents, registration=visitors)
     table: list[tuple[str, Endpoint, str]] = [(server, _document(metadata), "GET")]
-    metadata = openid_configuration(auth.issuer, **offered)
+    metadata = openid_configuration(auth.issuer, grants, documents=documents, registration=visitors)
     table += [(place, _document(metadata), "GET") for place in sorted(openid)]
     for prefix in sorted({"", path}):
         table += [

@@ -63,7 +63,7 @@ class IssuerKeys:
         raise Unavailable(
             "ISSUER_UNREACHABLE",
             "The authorization server's metadata cannot be read, or is another's.",
-            "Check [auth] issuer: it must be, to the letter, what the document there calls itself.",
+            "Check the issuer in [auth]: it must be, to the letter, what the document there calls itself.",
         )
 
     async def _refresh(self, kid: str) -> None:

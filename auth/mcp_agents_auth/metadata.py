@@ -4,6 +4,7 @@ Says only what is there. authlib's validator reads it once at start, so that an 
 refuse is refused here, with a reason.
 """
 
+from collections.abc import Collection
 from typing import Final
 
 from authlib.oauth2.rfc8414 import AuthorizationServerMetadata
@@ -12,7 +13,7 @@ from mcp_agents.kernel.errors import Invalid
 from mcp_agents.kernel.scopes import TENANT_SCOPES
 from mcp_agents_auth.client_auth import METHODS
 from mcp_agents_auth.client_keys import ALGORITHMS
-from mcp_agents_auth.clients import GRANT_TYPES, JWT_BEARER
+from mcp_agents_auth.clients import JWT_BEARER
 from mcp_agents_auth.identity_assertion import PROFILE
 from mcp_agents_auth.signing import ALGORITHM
 
@@ -21,9 +22,8 @@ Document = dict[str, str | bool | list[str]]
 _PROVED: Final = [method for method in METHODS if method != "none"]
 
 
-def server_metadata(issuer: str, *, documents: bool, registration: bool, assertions: bool) -> Document:
-    """The document of this issuer: whether clients may describe themselves (`documents`), or register themselves, and
-    whether identity providers may assert people.
+def server_metadata(issuer: str, grant_types: Collection[str], *, documents: bool, registration: bool) -> Document:
+    """The document of this issuer: whether clients may describe themselves (`documents`), or register themselves.
 
     Raises `Invalid` for an issuer that is neither https nor on loopback.
     """
@@ -36,7 +36,7 @@ def server_metadata(issuer: str, *, documents: bool, registration: bool, asserti
         "scopes_supported": sorted(TENANT_SCOPES),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": [each for each in GRANT_TYPES if assertions or each != JWT_BEARER],
+        "grant_types_supported": [*grant_types],
         "introspection_endpoint": f"{issuer}/oauth/introspect",
         "token_endpoint_auth_methods_supported": METHODS,
         "token_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
@@ -49,7 +49,7 @@ def server_metadata(issuer: str, *, documents: bool, registration: bool, asserti
         "dpop_signing_alg_values_supported": ALGORITHMS,
         "client_id_metadata_document_supported": documents,
     }
-    if assertions:
+    if JWT_BEARER in grant_types:
         document["authorization_grant_profiles_supported"] = [PROFILE]
     if registration:
         document["registration_endpoint"] = f"{issuer}/oauth/register"
@@ -64,11 +64,10 @@ def server_metadata(issuer: str, *, documents: bool, registration: bool, asserti
     return document
 
 
-def openid_configuration(issuer: str, *, documents: bool, registration: bool, assertions: bool) -> Document:
+def openid_configuration(issuer: str, grant_types: Collection[str], *, documents: bool, registration: bool) -> Document:
     """The same under the name that OpenID Connect discovery looks for, with the members it requires."""
     openid: Document = {
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": [ALGORITHM],
     }
-    metadata = server_metadata(issuer, documents=documents, registration=registration, assertions=assertions)
-    return metadata | openid
+    return server_metadata(issuer, grant_types, documents=documents, registration=registration) | openid

@@ -1,8 +1,8 @@
-"""The token, revocation and introspection endpoints without HTTP.
+"""The token, revocation and introspection endpoints without HTTP: the grants.
 
-Parameters come in as a mapping in which nothing is repeated or empty; tokens or an `OAuthError` come out. Codes and
-refresh tokens are redeemed here; every other grant is a room of its own behind `Grant`, which client asks is
-`client_auth`'s business.
+Parameters come in as a mapping in which nothing is repeated or empty; tokens or an `OAuthError` come out. Which
+client asks is `client_auth`'s business; the grants in which no person takes part here (`client_credentials`,
+`exchange`, `identity_assertion`) have modules of their own and are handed in by whoever builds this.
 """
 
 import re
@@ -25,23 +25,19 @@ _VERIFIER: Final = re.compile(r"[A-Za-z0-9\-._~]{43,128}")
 
 
 class Grant(Protocol):
-    """Answers the token requests of one grant type."""
+    """A grant in which no person takes part here."""
 
     async def token(self, client: Client, parameters: Parameters, jkt: str) -> IssuedToken:
-        """For an authenticated client that may use this grant. Raises `OAuthError`."""
+        """Answers a token request of an authenticated client that may use the grant. Raises `OAuthError`."""
         ...
 
 
 class Grants:
-    """Turns credentials into tokens, and ends what they started.
-
-    Args:
-        others: the grants that are not here, by grant type.
-    """
+    """Turns credentials into tokens, and ends what they started. `grant_types` are those that it answers; `others` are
+    the grants beside the two that begin with a person at our pages."""
 
     def __init__(
         self,
-        others: Mapping[str, Grant],
         *,
         authentication: ClientAuthentication,
         families: Families,
@@ -50,8 +46,10 @@ class Grants:
         tokens: TokenIssuer,
         verifier: TokenVerifier,
         clock: Clock,
+        others: Mapping[str, Grant],
     ) -> None:
-        self._others, self._authentication = others, authentication
+        self._authentication, self._others = authentication, others
+        self.grant_types = ("authorization_code", "refresh_token", *others)
         self._families, self._codes, self._standings = families, codes, standings
         self._tokens, self._verifier, self._clock = tokens, verifier, clock
 

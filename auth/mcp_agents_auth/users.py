@@ -44,11 +44,17 @@ class User(Struct, frozen=True, kw_only=True):
     active: bool = True
     generation: int = 0
     created_at: datetime
+    identities: dict[str, dict[str, str]] = {}
+    """By tenant and identity provider: the digest of the subject there that is this member."""
 
     def roles(self, tenant: str) -> frozenset[str]:
         """The roles held in a tenant; none when not a member or suspended."""
         here = self.active and tenant not in self.suspended_in
         return frozenset(self.memberships.get(tenant, ())) if here else frozenset()
+
+    def could_be(self, tenant: str, issuer: str, subject: str) -> bool:
+        """Whether a subject of an identity provider is this member, or nobody there is yet."""
+        return self.identities.get(tenant, {}).get(issuer, digest(subject)) == digest(subject)
 
 
 class EmailRef(Struct, frozen=True, kw_only=True):
@@ -145,6 +151,23 @@ class Users:
             return msgspec.structs.replace(old, suspended_in=[*others, tenant] if suspended else others)
 
         return await self._change(user_id, to)
+
+    async def tie(self, user: User, tenant: str, issuer: str, subject: str) -> bool:
+        """Makes a subject of an identity provider this member, unless another is: that one stays for as long as the
+        membership. Returns whether it is; of somebody who is gone, that it is not."""
+        if issuer in user.identities.get(tenant, {}):
+            return user.could_be(tenant, issuer, subject)
+        who = Principal(tenant=tenant, subject=user.id, scopes=frozenset())
+        await self._audit.note(tenant, Deed(who, "identity_tie", user.id), "begun")
+
+        def to(old: User) -> User:
+            here = old.identities.get(tenant, {})
+            if tenant not in old.memberships or issuer in here:
+                return old
+            return msgspec.structs.replace(old, identities=old.identities | {tenant: here | {issuer: digest(subject)}})
+
+        tied = await change(self._users, user.id, to=to)
+        return tied is not None and tied.identities.get(tenant, {}).get(issuer) == digest(subject)
 
     async def leave(self, user_id: str, tenant: str) -> None:
         """Ends a membership; whoever has no other is forgotten altogether."""
@@ -305,7 +328,8 @@ def _with_roles(old: User, tenant: str, roles: frozenset[str]) -> User:
     others = {name: held for name, held in old.memberships.items() if name != tenant}
     suspended = [name for name in old.suspended_in if name != tenant or roles]
     given = {tenant: sorted(roles)} if roles else {}
-    return msgspec.structs.replace(old, memberships=others | given, suspended_in=suspended)
+    identities = {name: tied for name, tied in old.identities.items() if name != tenant or roles}
+    return msgspec.structs.replace(old, memberships=others | given, suspended_in=suspended, identities=identities)
 
 
 def normalised(email: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from mcp_agents_auth.embedded import AuthServer, Newcomers, build_auth
 from mcp_agents_auth.erasure import Erasure
 from mcp_agents_auth.external import Claims, External, build_external
-from mcp_agents_auth.identity_assertion import Provider
+from mcp_agents_auth.identity_assertion import IdentityProvider
 from mcp_agents_auth.issuer_keys import IssuerKeys
 from mcp_agents_auth.verifier import Verifier
 from mcp_agents_tools.surface.catalogue import Catalogue
@@ -63,6 +63,7 @@ from mcp_agents.execution.worker import Tools
 from mcp_agents.kernel.clock import Clock, SystemClock
 from mcp_agents.kernel.errors import Invalid
 from mcp_agents.kernel.faults import Faults, NoFaults
+from mcp_agents.kernel.fetch import Fetch
 from mcp_agents.kernel.model import Model, ModelAnswer, ModelRequest, TextDelta
 from mcp_agents.kernel.rates import Rates
 from mcp_agents.kernel.tenancy import Doors, Tenancy
@@ -221,16 +222,15 @@ def _auth(
     settings: Settings, tenancy: Tenancy, vault: Vault, egress: AddressRule, rates: Rates, public_url: str
 ) -> AuthServer:
     """The authorization server of this house."""
-    providers = {
-        issuer: Provider(tenant, _issuer_keys(settings, issuer, tenancy.clock))
-        for tenant, _, issuer in (each.partition("=") for each in settings.auth.identity_providers)
-    }
     newcomers = Newcomers(
         fetch=GuardedFetch(egress) if settings.auth.client_metadata_documents else None,
         domains=settings.auth.client_metadata_domains,
         loopback=settings.is_loopback,
         may_register=settings.auth.dynamic_registration,
-        providers=providers,
+        providers=tuple(
+            IdentityProvider(IssuerKeys(each.issuer, _fetch_of(each.issuer, settings), tenancy.clock), each.tenant)
+            for each in settings.auth.identity_providers
+        ),
     )
     return build_auth(
         tenancy.platform(),
@@ -244,22 +244,22 @@ def _auth(
 
 
 def _external(settings: Settings, auth: AuthServer, clock: Clock) -> External | None:
-    """Where people sign in at another server: what verifies its tokens. Its address was chosen by the operator."""
+    """Where people sign in at another server: what verifies its tokens."""
     if settings.auth.mode == "embedded":
         return None
+    issuer = settings.auth.issuer
     claims = Claims(
         audience=settings.auth.audience,
         tenant=settings.auth.tenant_claim,
         roles=settings.auth.roles_claim,
         role_map=dict(each.split("=", 1) for each in settings.auth.role_map),
     )
-    return build_external(_issuer_keys(settings, settings.auth.issuer, clock), claims, auth, clock)
+    return build_external(issuer, claims, auth, _fetch_of(issuer, settings), clock)
 
 
-def _issuer_keys(settings: Settings, issuer: str, clock: Clock) -> IssuerKeys:
-    """The keys of an issuer that the operator chose."""
-    rule = AddressRule(allowed_origins=frozenset({issuer}), allow_private=settings.is_loopback)
-    return IssuerKeys(issuer, GuardedFetch(rule), clock)
+def _fetch_of(issuer: str, settings: Settings) -> Fetch:
+    """Reads the documents of an issuer, whose address was chosen by the operator."""
+    return GuardedFetch(AddressRule(allowed_origins=frozenset({issuer}), allow_private=settings.is_loopback))
 
 
 @asynccontextmanager

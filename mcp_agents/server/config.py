@@ -11,11 +11,12 @@ import tomllib
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from mcp_agents.kernel import ids
 from mcp_agents.kernel.errors import Invalid
 from mcp_agents.kernel.rates import Kind
 from mcp_agents.kernel.scopes import ROLES
@@ -83,6 +84,21 @@ class NatsSettings(_Section):
     max_queued: int = Field(100_000, ge=1)
 
 
+class IdentityProviderSettings(_Section):
+    """One `[[auth.identity_providers]]` entry."""
+
+    issuer: str
+    tenant: str
+
+    @model_validator(mode="after")
+    def _whole(self) -> "IdentityProviderSettings":
+        if not _ISSUER.fullmatch(self.issuer):
+            raise ValueError("the issuer is an https URL (http on this machine)")
+        if not ids.TENANT.fullmatch(self.tenant):
+            raise ValueError("the tenant is the name of one")
+        return self
+
+
 class AuthSettings(_Section):
     """`[auth]`"""
 
@@ -92,10 +108,10 @@ class AuthSettings(_Section):
     audience: str = ""
     roles_claim: str = Field("roles", min_length=1)
     role_map: tuple[str, ...] = ()
-    identity_providers: tuple[str, ...] = ()
     client_metadata_documents: bool = True
     client_metadata_domains: tuple[str, ...] = ()
     dynamic_registration: bool = False
+    identity_providers: tuple[IdentityProviderSettings, ...] = ()
 
     @field_validator("role_map")
     @classmethod
@@ -104,20 +120,14 @@ class AuthSettings(_Section):
             raise ValueError(f"write theirs=ours, with a role of ours, not {', '.join(wrong)}")
         return value
 
-    @field_validator("identity_providers")
-    @classmethod
-    def _providers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        parts = [each.partition("=") for each in value]
-        if wrong := [tenant for tenant, _, issuer in parts if not tenant or not _ISSUER.fullmatch(issuer)]:
-            raise ValueError(f"write tenant=issuer, with an https URL (http on this machine), not {', '.join(wrong)}")
-        if len({issuer for _, _, issuer in parts}) < len(parts):
-            raise ValueError("an identity provider speaks for one tenant")
-        return value
-
     @model_validator(mode="after")
     def _whose(self) -> "AuthSettings":
         if self.mode == "external" and not _ISSUER.fullmatch(self.issuer):
             raise ValueError("mode external needs the issuer, an https URL (http on this machine)")
+        if self.mode == "external" and self.identity_providers:
+            raise ValueError("identity_providers are asked by the embedded authorization server; leave them out")
+        if len({each.issuer for each in self.identity_providers}) < len(self.identity_providers):
+            raise ValueError("an identity provider speaks for one tenant: name each issuer once")
         return self
 
 
@@ -250,6 +260,8 @@ def _file(path: Path, *, optional: bool = False) -> dict[str, Any]:
 def _overlay(data: dict[str, Any], section: str, key: str, value: str) -> None:
     if section == "models":
         raise _invalid("MCP_AGENTS_MODELS__… cannot be set: models are a list", "the environment")
+    if (section, key) == ("auth", "identity_providers"):
+        raise _invalid("MCP_AGENTS_AUTH__IDENTITY_PROVIDERS cannot be set: it is a list of tables", "the environment")
     part = data.setdefault(section, {})
     if isinstance(part, dict):
         part[key] = [item.strip() for item in value.split(",")] if section == "virtual_models" else value
@@ -266,12 +278,14 @@ def _explain(error: Any) -> str:
 
 def _known_keys(place: tuple[str | int, ...]) -> list[str]:
     """What may stand beside the last part of `place`."""
-    if len(place) == 1:
-        return list(Settings.model_fields)
-    if place[0] == "models":
-        return list(ModelSettings.model_fields)
-    section = Settings.model_fields[str(place[0])].annotation
-    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
+    section: type[BaseModel] = Settings
+    for name in (str(part) for part in place[:-1] if not isinstance(part, int)):
+        annotation = section.model_fields[name].annotation
+        within = get_args(annotation)[0] if get_origin(annotation) is tuple else annotation
+        if not isinstance(within, type) or not issubclass(within, BaseModel):
+            return []
+        section = within
+    return list(section.model_fields)
 
 
 def _invalid(what: str, source: str) -> Invalid:

@@ -174,6 +174,8 @@ def hostile(away: Away) -> dict[str, str]:
         "expires as true": away.token(exp=True),
         "expires at no number": away.token(exp=float("nan")),
         "never expires indeed": away.token(exp=float("inf")),
+        "expires beyond all": away.token(exp=10**400),
+        "from before all": away.token(iat=float("-inf")),
         "from no number": away.token(iat=float("nan")),
         "no beginning": away.token(iat=None),
         "from the future": away.token(iat=now + 31),

@@ -156,8 +156,6 @@ def test_a_wrong_master_key_is_refused_and_the_right_one_still_works(tmp_path: P
         ({"MCP_AGENTS_KEYS__MASTER": "env:NOT_SET_AT_ALL"}, ["NOT_SET_AT_ALL"]),
         ({"MCP_AGENTS_AUTH__MODE": "external"}, ["issuer", "https"]),
         ({"MCP_AGENTS_AUTH__ROLE_MAP": "staff=boss"}, ["staff=boss", "theirs=ours"]),
-        ({"MCP_AGENTS_AUTH__IDENTITY_PROVIDERS": "acme=http://login.example"}, ["acme", "tenant=issuer"]),
-        ({"MCP_AGENTS_AUTH__IDENTITY_PROVIDERS": "a=https://x.example,b=https://x.example"}, ["one tenant"]),
     ],
 )
 def test_malformed_settings_name_the_key_and_the_remedy(
@@ -230,6 +228,22 @@ def test_doctor_finds_a_healthy_house_healthy_and_names_what_is_missing(tmp_path
     sick = program(tmp_path, "doctor", "--json")
     assert sick.returncode == 1
     assert any("NO_SUCH_KEY" in finding["advice"] for finding in json.loads(sick.stdout))
+
+
+def test_an_identity_provider_is_looked_at_and_its_client_is_made(tmp_path: Path) -> None:
+    """A tenant that is not there and keys that cannot be read are said before anybody tries to sign in."""
+    entry = '[[auth.identity_providers]]\nissuer = "http://127.0.0.1:1"\ntenant = "ghost"\n'
+    (tmp_path / "mcp-agents.toml").write_text(entry, "utf-8")
+    sick = program(tmp_path, "doctor", "--json")
+    assert sick.returncode == 1
+    found = [each for each in json.loads(sick.stdout) if each["what"] == "identity provider"]
+    assert ["ghost" in each["advice"] for each in found] == [True, False]
+    assert all(each["advice"] for each in found)
+    assert program(tmp_path, "tenant", "create", "ghost").returncode == 0
+    made = program(tmp_path, "client", "create", "desk", "--tenant", "ghost", "--identity", "--json")
+    assert json.loads(made.stdout)["client_secret"]
+    listed = json.loads(program(tmp_path, "client", "list", "--tenant", "ghost", "--json").stdout)
+    assert [each["grant_types"] for each in listed] == [["urn:ietf:params:oauth:grant-type:jwt-bearer"]]
 
 
 def test_the_program_is_installed_under_its_name() -> None:

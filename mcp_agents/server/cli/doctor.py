@@ -83,20 +83,25 @@ async def _inside(house: House) -> AsyncIterator[Finding]:
     skew = (house.services.clock.now() - datetime.fromisoformat(info["ts"])).total_seconds()
     yield Finding("clock", abs(skew) < 5, f"{skew:+.2f} s from the store's", "" if abs(skew) < 5 else "Set the clock.")
     if house.external is not None:
-        yield await _issuer(house.external.keys)
+        yield await _issuer("sign-in", house.external.keys)
     tenants = await house.auth.tenants.list()
+    for provider in house.auth.providers:
+        there = provider.tenant in [tenant.name for tenant in tenants]
+        advice = "" if there else f"There is no tenant {provider.tenant}: create it, or correct the settings."
+        yield Finding("identity provider", there, f"{provider.keys.issuer} for {provider.tenant}", advice)
+        yield await _issuer("identity provider", provider.keys)
     yield Finding("tenants", True, ", ".join(tenant.name for tenant in tenants) or "none yet")
     for tenant in tenants:
         async for finding in _tool_servers(house, tenant.name):
             yield finding
 
 
-async def _issuer(keys: IssuerKeys) -> Finding:
+async def _issuer(name: str, keys: IssuerKeys) -> Finding:
     try:
         found = await keys.discover()
     except AgentsError as error:
-        return Finding("sign-in", False, error.public, error.next_step)
-    return Finding("sign-in", True, f"at {keys.issuer}, keys at {found['jwks_uri']}")
+        return Finding(name, False, error.public, error.next_step)
+    return Finding(name, True, f"at {keys.issuer}, keys at {found['jwks_uri']}")
 
 
 async def _tool_servers(house: House, tenant: str) -> AsyncIterator[Finding]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 from mcp_agents_auth.client_keys import check_keys
-from mcp_agents_auth.clients import JWT_BEARER, TOKEN_EXCHANGE, USER_GRANTS
+from mcp_agents_auth.clients import JWT_BEARER, TOKEN_EXCHANGE, USER_GRANTS, GrantType
 
 from mcp_agents.server.cli.admin.acting import acting, looking, roles_choice
 from mcp_agents.server.cli.common import config_option, json_option, runs_async, show
@@ -25,7 +25,7 @@ def client() -> None:
 @click.option("--redirect", "redirects", multiple=True, help="A redirect URI of a client that people sign in with.")
 @click.option("--credentials", is_flag=True, help="A program that signs in as itself (client credentials).")
 @click.option("--exchange", is_flag=True, help="A program that exchanges its callers' tokens (token exchange).")
-@click.option("--assertions", is_flag=True, help="A program whose people an identity provider vouches for (ID-JAG).")
+@click.option("--identity", is_flag=True, help="A program whose people an identity provider names (ID-JAG).")
 @click.option("--jwks", type=_FILE, help="Its public keys, no secret.")
 @click.option("--role", "roles", type=roles_choice, multiple=True, default=("developer",), help="The most it may do.")
 @json_option
@@ -37,15 +37,15 @@ async def create(
     redirects: tuple[str, ...],
     credentials: bool,
     exchange: bool,
-    assertions: bool,
+    identity: bool,
     jwks: Path | None,
     roles: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Register the client NAME; its secret, if it has one, is printed once."""
     keys = _keys(jwks)
-    asked = {"client_credentials": credentials, TOKEN_EXCHANGE: exchange, JWT_BEARER: assertions}
-    grants = frozenset(grant for grant, wanted in asked.items() if wanted)
+    asked: dict[GrantType, bool] = {"client_credentials": credentials, TOKEN_EXCHANGE: exchange, JWT_BEARER: identity}
+    grants = frozenset(name for name, wanted in asked.items() if wanted)
     said = f"name={name}, roles={', '.join(roles)}"
     async with acting(config, "client_create", said, tenant=tenant) as house:
         made, secret = await house.auth.clients.register(
