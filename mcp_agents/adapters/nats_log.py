@@ -15,7 +15,7 @@ import anyio
 from nats.aio.msg import Msg
 
 from mcp_agents.adapters.nats_link import NatsLink, Taken
-from mcp_agents.adapters.nats_topology import AUDIT, log_stream, subjects
+from mcp_agents.adapters.nats_topology import AUDIT, SESSIONS, log_stream, subjects
 from mcp_agents.kernel.errors import Fenced
 from mcp_agents.kernel.log import Stored
 from mcp_agents.kernel.tenancy import LOG_SHARDS
@@ -108,6 +108,8 @@ class NatsLog:
         await self._link.api(f"STREAM.PURGE.{_stream(subject)}", {"filter": subject})
 
     async def subjects(self, pattern: str) -> dict[str, int]:
+        if not pattern.startswith("cb.agent.events."):
+            return await subjects(self._link, _stream(pattern), pattern)
         found: dict[str, int] = {}
         for shard in range(LOG_SHARDS):
             found.update(await subjects(self._link, log_stream(shard), pattern))
@@ -148,6 +150,8 @@ class NatsLog:
 def _stream(subject: str) -> str:
     if subject.startswith("cb.agent.audit."):
         return AUDIT
+    if subject.startswith("cb.agent.session."):
+        return SESSIONS
     return log_stream(int(subject.split(".")[3]))
 
 

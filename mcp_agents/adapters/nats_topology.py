@@ -23,6 +23,7 @@ OPENED: Final = "cb.agent.opened"
 """Where a publisher says so of a lane that it has not published to lately."""
 OBJECTS: Final = "OBJ_cb_objects"
 AUDIT: Final = "CB_AUDIT"
+SESSIONS: Final = "CB_SESSIONS"
 LEASE_SECONDS: Final = 5
 MAX_LANES: Final = 2_000
 """Lanes that may have a consumer at the same time; each costs the server about 30 KB."""
@@ -117,8 +118,9 @@ def streams(replicas: int, limits: QueueLimits | None = None) -> list[dict[str, 
         "allow_rollup_hdrs": True,
         "discard": "new",
     }
+    sessions = {**common, "name": SESSIONS, "subjects": ["cb.agent.session.*.*"], "deny_delete": True}
     audit = {**common, "name": AUDIT, "subjects": ["cb.agent.audit.*"], "deny_delete": True}
-    return [*logs, audit, *buckets, jobs_stream(replicas, limits or QueueLimits()), objects]
+    return [*logs, sessions, audit, *buckets, jobs_stream(replicas, limits or QueueLimits()), objects]
 
 
 async def existing(link: NatsLink) -> set[str]:

@@ -18,6 +18,7 @@ import anyio
 from msgspec import Struct
 
 from mcp_agents.execution import endings, history
+from mcp_agents.execution.conversing import Conversations
 from mcp_agents.execution.register import Register
 from mcp_agents.execution.run import Run, Status
 from mcp_agents.execution.spending import Spending
@@ -100,13 +101,22 @@ class _Due(NamedTuple):
 class Archive:
     """Runs that have ended, of any tenant, always through their `TenantSpace`."""
 
-    def __init__(self, tenancy: Tenancy, spending: Spending, register: Register, *, keep_days: int = 0) -> None:
+    def __init__(
+        self,
+        tenancy: Tenancy,
+        spending: Spending,
+        register: Register,
+        conversations: Conversations,
+        *,
+        keep_days: int = 0,
+    ) -> None:
         """`keep_days`: sealed runs older than this are erased by `work`; 0 keeps them."""
         self._tenancy, self._spending, self._register, self._keep_days = tenancy, spending, register, keep_days
+        self._conversations = conversations
         self._due: deque[_Due] = deque()
 
     async def ended(self, space: TenantSpace, run: Run) -> None:
-        """What a run's end sets off: its parent, its budgets, its questions, the dead letters. May be repeated."""
+        """What a run's end sets off: its parent, budgets, questions, session, the dead letters. May be repeated."""
         await endings.wake_parent(space, run)
         await self._settled(space, run)
 
@@ -124,6 +134,7 @@ class Archive:
     async def _settled(self, space: TenantSpace, run: Run) -> None:
         await self._spending.settle_up(space, run)
         await self._register.sync(space, run)
+        await self._conversations.ended(space, run)
         await endings.keep_dead_letter(space, run)
         self._due.append(_Due(self._tenancy.clock.monotonic() + SEAL_AFTER_SECONDS, space, run.execution_id))
 

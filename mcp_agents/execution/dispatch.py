@@ -10,15 +10,17 @@ runs an agent.
 import logging
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import anyio
+import msgspec
 
 from mcp_agents.agents.catalog import AgentCatalog
 from mcp_agents.agents.spec import Agent
 from mcp_agents.execution import endings, joining
 from mcp_agents.execution.attention import Attention
+from mcp_agents.execution.conversing import Conversations
 from mcp_agents.execution.gates import Gates
 from mcp_agents.execution.orders import Order
 from mcp_agents.execution.recorder import Recorder
@@ -27,7 +29,7 @@ from mcp_agents.execution.run import ExecutionView, Run
 from mcp_agents.execution.signals import CONTROL, DELTA, Cancel, Delta, decode_delta, encode
 from mcp_agents.execution.station import Hand, Station
 from mcp_agents.kernel import ids
-from mcp_agents.kernel.errors import Exhausted, Fenced, NotFound
+from mcp_agents.kernel.errors import AgentsError, Exhausted, Fenced, NotFound
 from mcp_agents.kernel.events import (
     START,
     Cancelled,
@@ -42,7 +44,6 @@ from mcp_agents.kernel.messages import Message
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tasks import background
 from mcp_agents.kernel.tenancy import Tenancy, TenantSpace
-from mcp_agents.scaling.quotas import Quotas
 from mcp_agents.scaling.slots import Slots
 
 log = logging.getLogger("mcp_agents.dispatch")
@@ -69,20 +70,21 @@ class Dispatcher:
         agents: AgentCatalog,
         station: Station,
         slots: Slots,
-        quotas: Quotas,
         register: Register,
         attention: Attention,
         gates: Gates,
+        conversations: Conversations,
     ) -> None:
         self._tenancy, self._agents, self._register, self._attention = tenancy, agents, register, attention
-        self._gates = gates
-        self._station, self._slots, self._quotas = station, slots, quotas
+        self._gates, self._conversations = gates, conversations
+        self._station, self._slots, self._quotas = station, slots, slots.quotas
         self._full_until: dict[tuple[str, ...], float] = {}
 
     async def submit(self, space: TenantSpace, principal: Principal, order: Order) -> str:
         """Accepts a run durably, or joins the one with the same key, and returns its execution id.
 
-        Raises `NotFound` (`AGENT_UNKNOWN`), `Conflict` (`AGENT_INACTIVE`, `IDEMPOTENCY_MISMATCH`),
+        Raises `NotFound` (`AGENT_UNKNOWN`, `SESSION_UNKNOWN`), `Conflict` (`AGENT_INACTIVE`, `IDEMPOTENCY_MISMATCH`,
+        `SESSION_BUSY`, `SESSION_STATE`),
         `Invalid`, `Exhausted` (`DEPTH_EXHAUSTED`, `AGENT_CYCLE`, `QUEUE_FULL`).
         """
         prepared = await self._prepare(space, principal, order)
@@ -154,23 +156,41 @@ class Dispatcher:
         await self._refuse_beyond_quota(space, prepared.requested)
         # Once begun, accepting is not broken off half way by a caller that hangs up.
         with anyio.CancelScope(shield=True):
-            hand = None if order.submitted or order.priority == "low" else self._station.free_hand()
-            if hand is not None:
-                if await self._slots.take(space, prepared.requested.agent_id):
-                    await self._begin(space, prepared, hand)
-                    return
-                hand.take_back()
+            if not order.session_id:
+                await self._admit(space, principal, order, prepared)
+                return
+            agent_id, execution_id = prepared.requested.agent_id, prepared.execution_id
+            turn = await self._conversations.begin(space, principal, order.session_id, agent_id, execution_id)
+            requested = msgspec.structs.replace(prepared.requested, session=turn)
             try:
-                tip, _ = await space.log(prepared.execution_id).append(START, [prepared.requested])
-            except Fenced:
-                return  # the same call came twice at once, and the other one accepts it
-            try:
-                await self._enqueue(space, prepared)
-            except Exhausted as full:
-                if order.idempotency_key:
-                    await joining.forget_key(space, principal, order, prepared.execution_id)
-                await space.log(prepared.execution_id).append(tip, [Failed(problem=Problem.of(full))])
+                await self._admit(space, principal, order, replace(prepared, requested=requested))
+            except AgentsError:
+                run = await self.find(space, execution_id)
+                if run is None:
+                    await self._conversations.give_up(space, order.session_id, execution_id)
+                elif run.finished:
+                    await self._conversations.ended(space, run)
                 raise
+
+    async def _admit(self, space: TenantSpace, principal: Principal, order: Order, prepared: _Prepared) -> None:
+        """Puts the run into its log, and into a free hand or the queue."""
+        hand = None if order.submitted or order.priority == "low" else self._station.free_hand()
+        if hand is not None:
+            if await self._slots.take(space, prepared.requested.agent_id):
+                await self._begin(space, prepared, hand)
+                return
+            hand.take_back()
+        try:
+            tip, _ = await space.log(prepared.execution_id).append(START, [prepared.requested])
+        except Fenced:
+            return  # the same call came twice at once, and the other one accepts it
+        try:
+            await self._enqueue(space, prepared)
+        except Exhausted as full:
+            if order.idempotency_key:
+                await joining.forget_key(space, principal, order, prepared.execution_id)
+            await space.log(prepared.execution_id).append(tip, [Failed(problem=Problem.of(full))])
+            raise
         self._tenancy.faults.reach("accept:queued")
 
     async def _begin(self, space: TenantSpace, prepared: _Prepared, hand: Hand) -> None:

@@ -16,6 +16,7 @@ from mcp_agents.agents.spec import Agent
 from mcp_agents.execution import effects, limits
 from mcp_agents.execution.approvals import Approvals
 from mcp_agents.execution.children import Children, child_id
+from mcp_agents.execution.conversing import Conversations
 from mcp_agents.execution.gates import Gates
 from mcp_agents.execution.limits import Limits
 from mcp_agents.execution.questions import Question
@@ -68,10 +69,12 @@ class Loop:
         children: Children,
         approvals: Approvals,
         register: Register,
+        conversations: Conversations,
         faults: Faults,
     ) -> None:
         self._asker, self._toolsets, self._children = asker, toolsets, children
         self._approvals, self._register, self._faults = approvals, register, faults
+        self._conversations = conversations
         self._clock: Clock = approvals.clock
         self._gates: Gates = approvals.gates
 
@@ -99,6 +102,8 @@ class Loop:
         bindings = run.agent.tools if run.requested.tools_enabled else ()
         try:
             principal = await self._gates.caller(space, run)
+            if run.requested.session and not run.earlier:
+                run.earlier = await self._conversations.earlier(space, run.requested.session)
             agents = await self._children.offered(space, bindings)
             async with self._toolsets.open(space, principal, bindings) as toolset:
                 offered = {tool.name: tool for tool in toolset.tools} | {

@@ -28,14 +28,15 @@ _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 class Order:
     """What a caller asks for. `agent` is an id or a name; `submitted` runs on when nobody follows.
 
-    `context` is data for the model; `output_schema` the JSON Schema its answer must match, in place of the
-    agent's own. `task` is the tool whose call the run answers as a task. `parent` and `portion` are set where a
-    run is another one's tool. `upstream` is the run that calls from another deployment; `chain` the agents, as
-    `AgentCatalog.identity` names them, that called each other to get here.
+    `session_id` is the session whose next turn it is. `context` is data for the model; `output_schema` the JSON Schema
+    its answer must match, in place of the agent's own. `task` is the tool whose call the run answers as a task.
+    `parent` and `portion` are set where a run is another one's tool. `upstream` is the run that calls from another
+    deployment; `chain` the agents, as `AgentCatalog.identity` names them, that called each other to get here.
     """
 
     agent: str
     prompt: str
+    session_id: str = ""
     context: Any = None
     stream: bool = True
     tools_enabled: bool = True
@@ -58,6 +59,8 @@ class Order:
         what = [agent.id, self.prompt, self.context, self.tools_enabled, self.overrides]
         if self.output_schema is not None:
             what.append(self.output_schema)
+        if self.session_id:
+            what.append(self.session_id)
         return sha256(_encode(what)).hexdigest()
 
     def requested(self, agent: Agent, principal: Principal, identity: str = "") -> Requested:

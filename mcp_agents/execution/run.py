@@ -213,6 +213,8 @@ class Run:
     structured: Any = None
     problem: Problem | None = None
     cursor: int = 0
+    earlier: tuple[Message, ...] = ()
+    """What the model is shown of the session before this run; read by whoever runs it, and not part of its log."""
 
     @staticmethod
     def folded(execution_id: str, entries: list[Entry]) -> "Run":
@@ -439,11 +441,13 @@ class Run:
         return Spend(self.cost_micro_usd, self.usage.total) + self.children_spent
 
     def conversation(self) -> tuple[Message, ...]:
-        """What the model is sent next: instructions, prompt, and every turn with its tool results."""
-        messages: list[Message] = []
-        if self.agent.system_prompt:
-            messages.append(Message(role="system", text=self.agent.system_prompt))
-        messages.append(Message(role="user", text=prompt_text(self.requested)))
+        """What the model is sent next: instructions, what it is shown of the session, and this run's exchange."""
+        instructions = (Message(role="system", text=self.agent.system_prompt),) if self.agent.system_prompt else ()
+        return (*instructions, *self.earlier, *self.exchange())
+
+    def exchange(self) -> tuple[Message, ...]:
+        """The prompt, and every turn with its tool results."""
+        messages = [Message(role="user", text=prompt_text(self.requested))]
         heard = 0
         for turn in self.turns:
             calls = tuple(call.call for call in turn.calls)

@@ -101,6 +101,17 @@ class Parent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     effect_id: str
 
 
+class InSession(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which turn of which session a run is, and what its model is shown of the session: the turns in its log behind
+    `after`, up to and with `upto`, and the texts that were pinned when the run was accepted."""
+
+    id: str
+    number: int
+    after: int = 0
+    upto: int = 0
+    pinned: tuple[str, ...] = ()
+
+
 class Requested(Event, frozen=True, kw_only=True, tag="requested"):
     """The run was accepted. `agent` is the agent as it stood (an `agents.spec.Agent` document).
 
@@ -128,6 +139,7 @@ class Requested(Event, frozen=True, kw_only=True, tag="requested"):
     portion: Portion = Portion()
     upstream: str = ""
     chain: tuple[str, ...] = ()
+    session: InSession | None = None
 
 
 class Started(Event, frozen=True, kw_only=True, tag="started"):

@@ -21,6 +21,7 @@ Bucket = Literal[
     "cb_auth",
     "cb_policies",
     "cb_vault",
+    "cb_agent_sessions",
 ]
 BUCKETS: tuple[Bucket, ...] = get_args(Bucket)
 OF_PLATFORM: frozenset[Bucket] = frozenset({"cb_tenants", "cb_auth"})

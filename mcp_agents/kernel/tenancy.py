@@ -268,6 +268,55 @@ class ExecutionLog:
         return tip, entries
 
 
+class _Held(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A turn as it is stored: in place, or as the name of an object."""
+
+    turn: Raw = Raw(b"null")
+    object: str = ""
+    v: int = 1
+
+
+_held: Final = msgspec.json.Decoder(_Held).decode
+
+
+class SessionLog:
+    """The turns of one session, in the order they were appended. What a turn is, `sessions` says."""
+
+    def __init__(self, doors: Doors, tenant: str, session_id: str) -> None:
+        self._doors = doors
+        self._subject = f"cb.agent.session.{tenant}.{_token(session_id)}"
+        self._objects = f"turn.{tenant}.{_token(session_id)}."
+
+    async def append(self, payload: bytes, *, expected: int) -> int:
+        """Appends behind the last turn's sequence (0: there is none) and returns the new one; raises `Fenced`."""
+        held = _Held(turn=Raw(payload))
+        if len(payload) > INLINE_LIMIT:
+            held = _Held(object=self._objects + secrets.token_hex(16))
+            await self._doors.objects.put(held.object, payload)
+        self._doors.faults.reach("turn:before")
+        sequence = await self._doors.log.append(self._subject, msgspec.json.encode(held), expected=expected)
+        self._doors.faults.reach("turn:stored")
+        return sequence
+
+    async def read(self, *, after: int = 0) -> list[Stored]:
+        """Every turn behind a sequence, large ones in full. Raises `Fault` (`LOG_DAMAGED`) where one is missing."""
+        return [await self._whole(stored) for stored in await self._doors.log.read(self._subject, after=after)]
+
+    async def erase(self) -> None:
+        """Removes every turn, the parts of large ones included."""
+        await self._doors.log.purge(self._subject)
+        await self._doors.objects.erase(self._objects)
+
+    async def _whole(self, stored: Stored) -> Stored:
+        held = _held(stored.payload)
+        if not held.object:
+            return Stored(stored.sequence, bytes(held.turn))
+        large = await self._doors.objects.get(held.object)
+        if large is None:
+            raise Fault("LOG_DAMAGED", "A part of this session's record is missing.", "Export what is left of it.")
+        return Stored(stored.sequence, large)
+
+
 @dataclass(frozen=True, slots=True)
 class Topic:
     """Something of one tenant whose changes can be heard: a run's log, a record, or every record of a kind.
@@ -301,6 +350,10 @@ class TenantSpace:
     def log(self, execution_id: str) -> ExecutionLog:
         """The log of one of this tenant's executions; it may be empty."""
         return ExecutionLog(self._doors, self.tenant, execution_id)
+
+    def session_log(self, session_id: str) -> SessionLog:
+        """The turns of one of this tenant's sessions; there may be none."""
+        return SessionLog(self._doors, self.tenant, session_id)
 
     async def execution_ids(self) -> list[str]:
         """The ids of this tenant's executions that have a log, oldest first."""
@@ -432,7 +485,10 @@ class Tenancy:
         for subject, count in (await self._doors.log.subjects(f"cb.agent.events.*.{tenant}.*")).items():
             await self._doors.log.purge(subject)
             erased += count
-        for kind in ("log", "sealed"):
+        for subject, count in (await self._doors.log.subjects(f"cb.agent.session.{tenant}.*")).items():
+            await self._doors.log.purge(subject)
+            erased += count
+        for kind in ("log", "sealed", "turn"):
             erased += await self._doors.objects.erase(f"{kind}.{tenant}.")
         for bucket in (each for each in BUCKETS if each not in OF_PLATFORM):
             # One by one and not as a whole, so that whoever keeps copies in memory hears of it.

@@ -62,14 +62,14 @@ class Slots:
     """Slots of any tenant, always through its `TenantSpace`. One for a process."""
 
     def __init__(self, clock: Clock, quotas: Quotas) -> None:
-        self._clock, self._quotas = clock, quotas
+        self._clock, self.quotas = clock, quotas
         self._process = secrets.token_hex(8)
         self._records: Combiner[Slices] = Combiner(_slices, lambda _: _KEPT_SECONDS)
         self._held: dict[tuple[str, str], _Held] = {}
 
     async def take(self, space: TenantSpace, agent_id: str) -> bool:
         """Whether one more run of this agent may go on now; if so, `give_back` ends it. Raises `Unavailable`."""
-        quota = await self._quotas.of(space, agent_id)
+        quota = await self.quotas.of(space, agent_id)
         whole = self._part(space, _ALL)
         if not await self._take(whole, quota.tenant.max_concurrent):
             return False
@@ -146,7 +146,7 @@ class Slots:
         async with held.lock:
             if self._held.get((held.space.tenant, held.key)) is not held:
                 return  # forgotten while it waited here; what is known now is kept elsewhere
-            quota = await self._quotas.of(held.space, held.key)
+            quota = await self.quotas.of(held.space, held.key)
             limit = _limit(quota, held.key)
             returned = held.idle if held.others_wait else min(held.spare, held.idle)
             kept = held.idle - returned

@@ -40,6 +40,7 @@ from mcp_agents.adapters.nats_store import NatsStore
 from mcp_agents.adapters.nats_topology import QueueLimits
 from mcp_agents.adapters.openai_wire_model import OpenaiWireModel
 from mcp_agents.adapters.rule_model import RuleModel
+from mcp_agents.adapters.tiktoken_counter import TiktokenCounter
 from mcp_agents.agents.catalog import AgentCatalog, Checks
 from mcp_agents.agents.state import AgentStates
 from mcp_agents.execution.abandonment import Abandonment
@@ -48,6 +49,7 @@ from mcp_agents.execution.approvals import Approvals
 from mcp_agents.execution.archive import Archive
 from mcp_agents.execution.attention import Attention
 from mcp_agents.execution.children import Children
+from mcp_agents.execution.conversing import Conversations
 from mcp_agents.execution.crew import Crew
 from mcp_agents.execution.dead_letters import DeadLetters
 from mcp_agents.execution.dispatch import Dispatcher
@@ -81,6 +83,7 @@ from mcp_agents.security.policy.book import PolicyBook
 from mcp_agents.security.policy.engine import PolicyEngine
 from mcp_agents.security.secrets import TenantSecrets
 from mcp_agents.server.config import ModelSettings, Settings, environment
+from mcp_agents.sessions.book import SessionBook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,13 +160,18 @@ async def open_house(
         register = Register(clock)
         policies = PolicyEngine(PolicyBook(clock))
         gates = Gates(door.rights, policies)
-        dispatcher = Dispatcher(tenancy, agents, station, slots, quotas, register, attention, gates)
+        tokens = TiktokenCounter()
+        sessions = SessionBook(tokens, clock)
+        conversations = Conversations(sessions, tokens, clock)
+        dispatcher = Dispatcher(tenancy, agents, station, slots, register, attention, gates, conversations)
         spending = Spending(budgets)
-        archive = Archive(tenancy, spending, register, keep_days=settings.retention.execution_days)
+        archive = Archive(tenancy, spending, register, conversations, keep_days=settings.retention.execution_days)
         asker = Asker(models, gates, spending, clock, faults)
         approvals = Approvals(agents, gates, clock, "" if external else public_url)
         post = Post(dispatcher, clock)
-        loop = Loop(asker, toolsets, Children(agents, dispatcher, gates, clock), approvals, register, faults)
+        loop = Loop(
+            asker, toolsets, Children(agents, dispatcher, gates, clock), approvals, register, conversations, faults
+        )
         yield House(
             settings=settings,
             public_url=public_url,
@@ -172,6 +180,8 @@ async def open_house(
             services=Services(
                 agents=agents,
                 dispatcher=dispatcher,
+                sessions=sessions,
+                conversations=conversations,
                 questions=Questions(post, approvals, register),
                 register=register,
                 post=post,

@@ -32,6 +32,8 @@ IDE_TOOLS: Final = frozenset(
         "agent_get",
         "agent_list",
         "agent_update",
+        "session_create",
+        "session_list",
         "approval_list",
         "approval_decide",
     }

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from mcp_agents.agents.catalog import AgentCatalog
 from mcp_agents.execution.answering import Questions
 from mcp_agents.execution.archive import Archive
+from mcp_agents.execution.conversing import Conversations
 from mcp_agents.execution.dead_letters import DeadLetters
 from mcp_agents.execution.dispatch import Dispatcher
 from mcp_agents.execution.posting import Post
@@ -30,6 +31,7 @@ from mcp_agents.scaling.budgets import Budgets
 from mcp_agents.scaling.quotas import Quotas
 from mcp_agents.security.audit import AuditTrail
 from mcp_agents.security.policy.engine import PolicyEngine
+from mcp_agents.sessions.book import SessionBook
 from mcp_agents_tools.surface.clients import NOBODY, Client, HandOver
 
 
@@ -51,6 +53,8 @@ class Services:
 
     agents: AgentCatalog
     dispatcher: Dispatcher
+    sessions: SessionBook
+    conversations: Conversations
     questions: Questions
     register: Register
     post: Post

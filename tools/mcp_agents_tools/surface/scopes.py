@@ -38,6 +38,18 @@ EXECUTIONS: Final = {
     "cb://executions/{id}/transcript": "executions:read",
     "debug_execution": "executions:read",
 }
+SESSIONS: Final = {
+    "session_create": "sessions:run",
+    "session_get": "sessions:read",
+    "session_list": "sessions:read",
+    "session_messages": "sessions:read",
+    "session_suspend": "sessions:run",
+    "session_activate": "sessions:run",
+    "session_close": "sessions:run",
+    "session_delete": "sessions:run",
+    "session_pin": "sessions:run",
+    "cb://sessions/{id}": "sessions:read",
+}
 APPROVALS: Final = {
     "approval_list": "approvals:read",
     "approval_decide": "approvals:run",

@@ -43,6 +43,9 @@ class Submission(Arguments):
 
     agent: str = Field(min_length=1, max_length=64, description="The agent's id or name.")
     prompt: str = Field(min_length=1, description="What the agent is asked.")
+    session_id: str = Field(
+        "", max_length=64, description="A session of this agent's (session_create): the run is its next turn."
+    )
     context: Any = Field(None, description="JSON data for the agent; shown to the model as data, not as instructions.")
     stream: bool = Field(True, description="Whether text is reported while it is written.")
     tools_enabled: bool = Field(True, description="False runs the agent without its tools.")
@@ -121,6 +124,7 @@ async def _order(call: Call, args: Submission, *, submitted: bool = False, task:
     return Order(
         agent=args.agent,
         prompt=args.prompt,
+        session_id=args.session_id,
         context=await sharing.joined(call.space, args.context, runs),
         stream=args.stream,
         tools_enabled=args.tools_enabled,

@@ -1,0 +1,179 @@
+"""Turns of sessions: a run that goes on where the last one of its session ended.
+
+A session has one turn at a time. Its head says which run that is, from before the run is accepted until its end is in
+the session's log; so every run that a session waits for can be looked up, and whatever process finds it ended takes the
+turn down: the worker that ended it, or the next caller, where that worker died. A turn is appended once, behind the
+last, whoever does it. Above: dispatch, which accepts runs, and the archive, which hears of their ends. Below: sessions.
+"""
+
+from contextlib import suppress
+from datetime import timedelta
+from typing import Final
+
+import msgspec
+
+from mcp_agents.execution.run import Run
+from mcp_agents.kernel.clock import Clock
+from mcp_agents.kernel.errors import Conflict, Fenced, Invalid, WrongRevision
+from mcp_agents.kernel.events import InSession
+from mcp_agents.kernel.messages import Message
+from mcp_agents.kernel.principal import Principal
+from mcp_agents.kernel.tenancy import TenantSpace, Versioned
+from mcp_agents.kernel.tokens import TokenCounter
+from mcp_agents.sessions.book import SessionBook, busy, heads
+from mcp_agents.sessions.record import Session, Turn
+from mcp_agents.sessions.window import stretch
+
+ACCEPT_SECONDS: Final = 30.0
+"""A turn whose run is not there after so long is given up: whoever was let in died before the run was accepted. Should
+it only have slept, its turn comes behind those that were let in meanwhile."""
+_TRIES: Final = 64
+_PER_MESSAGE: Final = 4
+_PINNED: Final = "Pinned for the whole conversation:"
+
+
+class Conversations:
+    """Turns of any tenant's sessions. Holds no state of any."""
+
+    def __init__(self, book: SessionBook, tokens: TokenCounter, clock: Clock) -> None:
+        self._book, self._tokens, self._clock = book, tokens, clock
+
+    async def begin(
+        self, space: TenantSpace, principal: Principal, session_id: str, agent_id: str, execution_id: str
+    ) -> InSession:
+        """Lets a run in as the session's next turn, and says what it is shown of the ones before.
+
+        Raises `NotFound` (`SESSION_UNKNOWN`), `Invalid` (`SESSION_OF_ANOTHER_AGENT`), `Conflict` (`SESSION_BUSY`,
+        `SESSION_STATE`).
+        """
+        for _ in range(_TRIES):
+            found = await self._book.get(space, principal, session_id)
+            session = found.value
+            if session.agent_id != agent_id:
+                raise Invalid(
+                    "SESSION_OF_ANOTHER_AGENT",
+                    "This session is a conversation with another agent.",
+                    "Create a session with this agent.",
+                )
+            if session.state != "active":
+                raise Conflict(
+                    "SESSION_STATE", f"The session is {session.state}.", "Activate it, or create another session."
+                )
+            if session.running not in ("", execution_id):
+                await self._end_of_last(space, session)
+                continue
+            shown = stretch(session)
+            now = self._clock.now()
+            held = msgspec.structs.replace(session.holding(execution_id, now), last_activity=now)
+            with suppress(WrongRevision):
+                await heads(space).update(session_id, value=held, revision=found.revision)
+                return InSession(
+                    id=session_id,
+                    number=session.turns + 1,
+                    after=shown.after,
+                    upto=shown.upto,
+                    pinned=tuple(pin.text for pin in session.pins),
+                )
+        raise busy()
+
+    async def caught_up(self, space: TenantSpace, principal: Principal, session_id: str) -> Versioned[Session]:
+        """The session with every turn that has ended. Raises `NotFound` (`SESSION_UNKNOWN`)."""
+        found = await self._book.get(space, principal, session_id)
+        if not found.value.running:
+            return found
+        with suppress(Conflict):
+            await self._end_of_last(space, found.value)
+        return await self._book.get(space, principal, session_id)
+
+    async def give_up(self, space: TenantSpace, session_id: str, execution_id: str) -> None:
+        """Lets a run out again that was not accepted after all."""
+        for _ in range(_TRIES):
+            found = await heads(space).get(session_id)
+            if found is None or found.value.running != execution_id:
+                return
+            with suppress(WrongRevision):
+                await self._write(space, found, found.value.holding("", None))
+                return
+
+    async def earlier(self, space: TenantSpace, shown: InSession) -> tuple[Message, ...]:
+        """What the model is shown before the prompt: pinned texts, and the turns of the window."""
+        messages: list[Message] = []
+        if shown.pinned:
+            messages.append(Message(role="user", text="\n- ".join((_PINNED, *shown.pinned))))
+        if shown.after < shown.upto:
+            log = space.session_log(shown.id)
+            stored = [each for each in await log.read(after=shown.after) if each.sequence <= shown.upto]
+            turns = [msgspec.json.decode(each.payload, type=Turn) for each in stored]
+            messages += [message for turn in turns if turn.whole for message in turn.messages]
+        return tuple(messages)
+
+    async def ended(self, space: TenantSpace, run: Run) -> None:
+        """Takes down the turn of a run that has ended. May be repeated, by several at once, and broken off anywhere."""
+        shown = run.requested.session
+        if shown is None:
+            return
+        log = space.session_log(shown.id)
+        turn: Turn | None = None
+        for _ in range(_TRIES):
+            found = await heads(space).get(shown.id)
+            if found is None:
+                return  # removed, and its turns with it
+            session = found.value
+            landed = [(each.sequence, each.payload) for each in await log.read(after=min(shown.upto, session.tip))]
+            since = [(sequence, msgspec.json.decode(payload, type=Turn)) for sequence, payload in landed]
+            if not any(each.execution_id == run.execution_id for _, each in since):
+                turn = turn or await self._turn(run, shown)
+                tip = since[-1][0] if since else session.tip
+                with suppress(Fenced):
+                    await log.append(msgspec.json.encode(turn), expected=tip)
+                continue
+            for sequence, each in since:
+                if sequence > session.tip:
+                    session = session.after(each, sequence)
+            if session.running == run.execution_id:
+                session = session.holding("", None)
+            if session is found.value:
+                return
+            with suppress(WrongRevision):
+                await self._write(space, found, session)
+                return
+
+    async def _end_of_last(self, space: TenantSpace, session: Session) -> None:
+        """Takes down the turn before, if it has ended. Raises `Conflict` (`SESSION_BUSY`) while it has not."""
+        _, entries = await space.log(session.running).read()
+        if entries:
+            run = Run.folded(session.running, entries)
+            if not run.finished:
+                raise busy()
+            await self.ended(space, run)
+            return
+        since = session.running_since or session.created_at
+        if self._clock.now() - since < timedelta(seconds=ACCEPT_SECONDS):
+            raise busy()
+        await self.give_up(space, session.id, session.running)
+
+    async def _turn(self, run: Run, shown: InSession) -> Turn:
+        messages = run.exchange()
+        return Turn(
+            number=shown.number,
+            execution_id=run.execution_id,
+            status=run.status,
+            messages=messages,
+            tokens=await self._size(run.model, messages),
+            usage=run.usage,
+            cost_micro_usd=run.spent.micro_usd,
+            total_ms=run.view().timings.total_ms,
+            model=run.model,
+            by=run.requested.caller.subject,
+            at=run.finished_at or self._clock.now(),
+        )
+
+    async def _size(self, model: str, messages: tuple[Message, ...]) -> int:
+        texts = [message.text for message in messages]
+        texts += [
+            call.tool + msgspec.json.encode(call.arguments).decode() for each in messages for call in each.tool_calls
+        ]
+        return await self._tokens.count(model, "\n".join(texts)) + _PER_MESSAGE * len(texts)
+
+    async def _write(self, space: TenantSpace, found: Versioned[Session], value: Session) -> None:
+        await heads(space).update(found.value.id, value=value, revision=found.revision)

@@ -1,0 +1,198 @@
+"""Keeps sessions: makes, finds, lists, changes and removes them, for those who may.
+
+Whoever began a session owns it; others see it only with `sessions:admin`, and to everybody else it is not there. A name
+is not a capability: each call asks anew. Not here: running turns (`execution.conversing`).
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from mcp_agents.kernel import ids
+from mcp_agents.kernel.clock import Clock
+from mcp_agents.kernel.errors import Conflict, Invalid, NotFound, WrongRevision
+from mcp_agents.kernel.principal import Principal
+from mcp_agents.kernel.tenancy import Records, SessionLog, TenantSpace, Versioned
+from mcp_agents.kernel.tokens import TokenCounter
+from mcp_agents.sessions.record import PIN_LIMIT, PINS, Pin, Session, State, Turn, Window
+
+ADMIN: Final = "sessions:admin"
+METADATA_LIMIT: Final = 16 * 1024
+_TRIES: Final = 32
+_NEXT: Final[dict[State, frozenset[State]]] = {
+    "active": frozenset({"suspended", "closed"}),
+    "suspended": frozenset({"active", "closed"}),
+    "closed": frozenset(),
+}
+"""Where a session may go from a state. A closed one can be read, and removed."""
+
+_decode_turn: Final = msgspec.json.Decoder(Turn).decode
+
+
+class SessionBook:
+    """Sessions of any tenant, always through the caller's `TenantSpace`."""
+
+    def __init__(self, tokens: TokenCounter, clock: Clock) -> None:
+        self._tokens, self._clock = tokens, clock
+
+    async def create(
+        self, space: TenantSpace, principal: Principal, agent_id: str, *, window: Window, metadata: dict[str, Any]
+    ) -> Versioned[Session]:
+        """A new session of the caller's. Raises `Invalid` for metadata that is too large."""
+        if len(msgspec.json.encode(metadata)) > METADATA_LIMIT:
+            raise Invalid(
+                "METADATA_TOO_LARGE", f"Metadata is at most {METADATA_LIMIT // 1024} KiB.", "Keep it elsewhere."
+            )
+        now = self._clock.now()
+        session = Session(
+            id=ids.mint("se", self._clock),
+            agent_id=agent_id,
+            tenant_id=space.tenant,
+            user_id=principal.subject,
+            created_at=now,
+            last_activity=now,
+            metadata=metadata,
+            window=window,
+        )
+        return Versioned(session, await heads(space).create(session.id, value=session))
+
+    async def get(self, space: TenantSpace, principal: Principal, session_id: str) -> Versioned[Session]:
+        """Raises `NotFound` (`SESSION_UNKNOWN`), for one that the caller may not see too."""
+        found = await heads(space).get(session_id) if ids.is_id(session_id, "se") else None
+        if found is None or (found.value.user_id != principal.subject and not principal.allows(ADMIN)):
+            raise unknown()
+        return found
+
+    async def all(self, space: TenantSpace, principal: Principal) -> list[Versioned[Session]]:
+        """Those that the caller may see, newest first."""
+        every = await heads(space).all()
+        may = principal.allows(ADMIN)
+        return [each for each in reversed(every) if may or each.value.user_id == principal.subject]
+
+    async def move(
+        self, space: TenantSpace, principal: Principal, session_id: str, state: State, *, expected: int | None
+    ) -> Versioned[Session]:
+        """Suspends, activates or closes; being there already is no error. Raises `NotFound`, and `Conflict`:
+        `SESSION_STATE` where there is no way, `SESSION_BUSY` during a turn, `REVISION_CONFLICT`."""
+
+        def to(old: Session) -> Session:
+            if old.state == state:
+                return old
+            if state not in _NEXT[old.state]:
+                raise Conflict(
+                    "SESSION_STATE", f"A session that is {old.state} cannot become {state}.", "Create another session."
+                )
+            if old.running:
+                raise busy()
+            return msgspec.structs.replace(old, state=state, last_activity=self._clock.now())
+
+        return await self._change(space, principal, session_id, to, expected)
+
+    async def pin(
+        self, space: TenantSpace, principal: Principal, session_id: str, text: str, *, remove: bool
+    ) -> Versioned[Session]:
+        """Pins a text, or takes it off; either once is enough. Raises `NotFound`, `Invalid`, `Conflict`."""
+        if not 0 < len(text) <= PIN_LIMIT:
+            raise Invalid("PIN_INVALID", f"A pinned text has 1 to {PIN_LIMIT} characters.", "Shorten it.")
+        tokens = await self._tokens.count("", text)
+
+        def to(old: Session) -> Session:
+            others = tuple(pin for pin in old.pins if pin.text != text)
+            if remove:
+                return msgspec.structs.replace(old, pins=others)
+            if old.state == "closed":
+                raise Conflict("SESSION_STATE", "A closed session is not changed any more.", "Create another session.")
+            if len(others) < len(old.pins):
+                return old
+            if len(others) >= PINS or tokens + sum(pin.tokens for pin in others) > old.window.max_tokens:
+                raise Invalid(
+                    "PINS_EXHAUSTED",
+                    f"A session holds {PINS} pinned texts at most, and no more than its window.",
+                    "Take one off first.",
+                )
+            new = Pin(text=text, tokens=tokens, by=principal.subject, at=self._clock.now())
+            return msgspec.structs.replace(old, pins=(*others, new))
+
+        return await self._change(space, principal, session_id, to, None)
+
+    async def remove(self, space: TenantSpace, principal: Principal, session_id: str, *, expected: int | None) -> None:
+        """Removes a session with all its turns. Raises `NotFound`, `Conflict` (`SESSION_BUSY`, `REVISION_CONFLICT`)."""
+        found = await self.get(space, principal, session_id)
+        if found.value.running:
+            raise busy()
+        if expected not in (None, found.revision):
+            raise _moved_on()
+        try:
+            await heads(space).delete(session_id, revision=found.revision)
+        except WrongRevision as moved:
+            raise _moved_on() from moved
+        await space.session_log(session_id).erase()
+
+    async def turns(
+        self, space: TenantSpace, session: Session, *, before: int = 0, limit: int = 20, q: str = ""
+    ) -> tuple[list[Turn], bool]:
+        """Turns, newest first: those before a number (0: from the newest) that hold a text, and whether there are more.
+
+        The last ones are read alone; for older ones, and to search, the whole log is.
+        """
+        wanted, log = q.casefold(), space.session_log(session.id)
+        early = [mark.sequence for mark in session.marks if not before or mark.number < before]
+        near = not q and len(early) > limit
+        found = await read(log, after=early[-limit - 1] - 1 if near else 0)
+        fit = [turn for turn in reversed(found) if (not before or turn.number < before) and _holds(turn, wanted)]
+        return fit[:limit], len(fit) > limit
+
+    async def _change(
+        self,
+        space: TenantSpace,
+        principal: Principal,
+        session_id: str,
+        to: Callable[[Session], Session],
+        expected: int | None,
+    ) -> Versioned[Session]:
+        for _ in range(_TRIES):
+            found = await self.get(space, principal, session_id)
+            if expected not in (None, found.revision):
+                raise _moved_on()
+            new = to(found.value)
+            if new is found.value:
+                return found
+            try:
+                return Versioned(new, await heads(space).update(session_id, value=new, revision=found.revision))
+            except WrongRevision:
+                continue
+        raise busy()
+
+
+def heads(space: TenantSpace) -> Records[Session]:
+    """The heads of a tenant's sessions."""
+    return space.records("cb_agent_sessions", Session)
+
+
+async def read(log: SessionLog, *, after: int = 0) -> list[Turn]:
+    """The turns behind a sequence."""
+    return [_decode_turn(stored.payload) for stored in await log.read(after=after)]
+
+
+def unknown() -> NotFound:
+    """What is said of a session that is not there, or not for this caller."""
+    return NotFound("SESSION_UNKNOWN", "There is no such session.", "List sessions with session_list.")
+
+
+def busy() -> Conflict:
+    """What is said while a turn is under way."""
+    return Conflict(
+        "SESSION_BUSY",
+        "A turn of this session is under way.",
+        "Wait for it with execution_wait, then try again.",
+        retry_after_ms=1000,
+    )
+
+
+def _holds(turn: Turn, wanted: str) -> bool:
+    return not wanted or any(wanted in message.text.casefold() for message in turn.messages)
+
+
+def _moved_on() -> Conflict:
+    return Conflict("REVISION_CONFLICT", "It was changed by somebody else.", "Read it again and repeat the change.")

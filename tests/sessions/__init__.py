@@ -1,0 +1,1 @@
+"""Sessions: turns, windows, life cycle, on real NATS."""

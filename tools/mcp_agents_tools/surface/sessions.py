@@ -1,0 +1,348 @@
+"""The plugin `sessions`: conversations with an agent. A turn is run with `agent_execute` and its `session_id`."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+from pydantic import BaseModel, ConfigDict, Field
+
+from mcp_agents.kernel.messages import ToolCall
+from mcp_agents.kernel.tenancy import Topic, Versioned
+from mcp_agents.sessions import window
+from mcp_agents.sessions.record import PIN_LIMIT, Policy, Session, State, Turn, Window
+from mcp_agents_tools.surface import scopes
+from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints, Listed, Plugin
+
+plugin = Plugin(
+    "sessions",
+    title="Sessions",
+    scopes=scopes.SESSIONS,
+    asks_also=frozenset({"sessions:admin"}),  # other people's sessions
+)
+
+_ID = Field(min_length=1, max_length=64, description="The session.")
+_REVISION = Field(None, ge=1, description="The revision you read.")
+
+
+class ContextView(Struct, frozen=True, kw_only=True):
+    """What a session has come to. Money in micro-USD; `context_window_size` and `window_tokens` in tokens: the most of
+    the conversation that goes with a prompt, and how much does now."""
+
+    turns: int
+    messages: int
+    tool_calls: int
+    total_tokens: int
+    cost_accumulator: int
+    context_window_size: int
+    window_policy: Policy
+    window_tokens: int
+    pinned: tuple[str, ...]
+
+
+class SessionView(Struct, frozen=True, kw_only=True):
+    """A session. `running` is the execution of the turn under way, "" for none."""
+
+    session_id: str
+    agent_id: str
+    tenant_id: str
+    user_id: str
+    created_at: datetime
+    last_activity: datetime
+    context: ContextView
+    state: State
+    metadata: dict[str, Any]
+    running: str
+    revision: int
+
+
+class SessionPage(Struct, frozen=True, kw_only=True):
+    """Sessions, newest first; `next_cursor` is empty on the last page."""
+
+    sessions: tuple[SessionView, ...]
+    next_cursor: str
+
+
+class MessageView(Struct, frozen=True, kw_only=True):
+    """What was said, or what a tool returned (`role` tool)."""
+
+    role: str
+    text: str
+    tool_calls: tuple[ToolCall, ...]
+    tool: str
+
+
+class TurnView(Struct, frozen=True, kw_only=True):
+    """One turn: its run, and its messages in order. `status` other than completed: not shown to the model again."""
+
+    number: int
+    execution_id: str
+    status: str
+    at: datetime
+    by: str
+    tokens: int
+    cost_micro_usd: int
+    messages: tuple[MessageView, ...]
+
+
+class TurnPage(Struct, frozen=True, kw_only=True):
+    """Turns, newest first; `next_before` is 0 on the last page."""
+
+    session_id: str
+    turns: tuple[TurnView, ...]
+    next_before: int
+
+
+class Deleted(Struct, frozen=True, kw_only=True):
+    """What was removed."""
+
+    session_id: str
+    deleted: bool = True
+
+
+class WindowArgument(BaseModel):
+    """How much of the conversation goes with each prompt."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    policy: Literal["recent", "full"] = Field("recent", description="The last turns that fit, or all of them.")
+    max_tokens: int = Field(
+        24_000, ge=500, le=2_000_000, description="The most that pinned texts and earlier turns take of a prompt."
+    )
+
+
+class Creation(Arguments):
+    """A session to begin."""
+
+    noted = ("agent",)
+
+    agent: str = Field(min_length=1, max_length=64, description="The agent's id or name.")
+    window: WindowArgument = Field(
+        default_factory=lambda: WindowArgument.model_validate({}), description="How much of it goes with each prompt."
+    )
+    metadata: dict[str, Any] = Field(default_factory=dict, description="Stored and returned, never shown to the model.")
+
+
+class SessionRef(Arguments):
+    """One session."""
+
+    session_id: str = _ID
+
+
+class Change(Arguments):
+    """Which session to change."""
+
+    noted = ("session_id",)
+
+    session_id: str = _ID
+    expected_revision: int | None = _REVISION
+
+
+class SessionListing(Arguments):
+    """Which sessions to list."""
+
+    agent: str = Field("", max_length=64, description="Only those with this agent (id or name).")
+    state: Literal["", "active", "suspended", "closed"] = Field("", description="Only those in this state.")
+    cursor: str = Field("", max_length=64, description="The `next_cursor` of the page before.")
+    limit: int = Field(20, ge=1, le=100, description="Sessions on a page.")
+
+
+class Reading(Arguments):
+    """Which turns to read."""
+
+    session_id: str = _ID
+    q: str = Field("", max_length=200, description="Only turns in which this text occurs.")
+    before: int = Field(0, ge=0, description="Only turns before this number; the `next_before` of the page before.")
+    limit: int = Field(20, ge=1, le=100, description="Turns on a page.")
+
+
+class Pinning(Arguments):
+    """What to keep in sight."""
+
+    noted = ("session_id", "remove")
+
+    session_id: str = _ID
+    text: str = Field(min_length=1, max_length=PIN_LIMIT, description="A text that every prompt goes with.")
+    remove: bool = Field(False, description="Takes it off again.")
+
+
+def _view(found: Versioned[Session]) -> SessionView:
+    session, shown = found.value, window.stretch(found.value)
+    return SessionView(
+        session_id=session.id,
+        agent_id=session.agent_id,
+        tenant_id=session.tenant_id,
+        user_id=session.user_id,
+        created_at=session.created_at,
+        last_activity=session.last_activity,
+        context=ContextView(
+            turns=session.turns,
+            messages=session.messages,
+            tool_calls=session.tool_calls,
+            total_tokens=session.usage.total,
+            cost_accumulator=session.cost_micro_usd,
+            context_window_size=session.window.max_tokens,
+            window_policy=session.window.policy,
+            window_tokens=shown.tokens,
+            pinned=tuple(pin.text for pin in session.pins),
+        ),
+        state=session.state,
+        metadata=session.metadata,
+        running=session.running,
+        revision=found.revision,
+    )
+
+
+def _turn(turn: Turn) -> TurnView:
+    return TurnView(
+        number=turn.number,
+        execution_id=turn.execution_id,
+        status=turn.status,
+        at=turn.at,
+        by=turn.by,
+        tokens=turn.tokens,
+        cost_micro_usd=turn.cost_micro_usd,
+        messages=tuple(
+            MessageView(role=each.role, text=each.text, tool_calls=each.tool_calls, tool=each.tool)
+            for each in turn.messages
+        ),
+    )
+
+
+@plugin.tool("session_create", title="Begin a session", arguments=Creation, result=SessionView, hints=Hints())
+async def session_create(call: Call, args: Creation) -> SessionView:
+    """Begins a conversation with an agent. Pass its session_id to agent_execute: each run is a turn that goes on where
+    the last one ended. Only you see it, and administrators of sessions."""
+    agent = (await call.services.agents.get(call.space, args.agent)).value
+    shape = Window(policy=args.window.policy, max_tokens=args.window.max_tokens)
+    made = await call.services.sessions.create(
+        call.space, call.principal, agent.id, window=shape, metadata=args.metadata
+    )
+    return _view(made)
+
+
+@plugin.tool("session_get", title="Get a session", arguments=SessionRef, result=SessionView, hints=READS)
+async def session_get(call: Call, args: SessionRef) -> SessionView:
+    """Returns a session with what it has come to: turns, tokens, cost, and what of it a prompt goes with now."""
+    return _view(await _found(call, args.session_id))
+
+
+@plugin.tool("session_list", title="List sessions", arguments=SessionListing, result=SessionPage, hints=READS)
+async def session_list(call: Call, args: SessionListing) -> SessionPage:
+    """Lists your sessions, newest first."""
+    agent = (await call.services.agents.get(call.space, args.agent)).value.id if args.agent else ""
+    fit = [
+        each
+        for each in await call.services.sessions.all(call.space, call.principal)
+        if agent in ("", each.value.agent_id)
+        and args.state in ("", each.value.state)
+        and (not args.cursor or each.value.id < args.cursor)
+    ]
+    page = tuple(_view(each) for each in fit[: args.limit])
+    return SessionPage(sessions=page, next_cursor=page[-1].session_id if len(fit) > args.limit else "")
+
+
+@plugin.tool("session_messages", title="Read a session", arguments=Reading, result=TurnPage, hints=READS)
+async def session_messages(call: Call, args: Reading) -> TurnPage:
+    """Returns a session's turns with their messages, newest first, or only those in which a text occurs; also what no
+    prompt goes with any more."""
+    session = (await _found(call, args.session_id)).value
+    turns, more = await call.services.sessions.turns(
+        call.space, session, before=args.before, limit=args.limit, q=args.q
+    )
+    return TurnPage(
+        session_id=session.id,
+        turns=tuple(_turn(turn) for turn in turns),
+        next_before=turns[-1].number if more else 0,
+    )
+
+
+@plugin.tool(
+    "session_suspend", title="Suspend a session", arguments=Change, result=SessionView, hints=Hints(idempotent=True)
+)
+async def session_suspend(call: Call, args: Change) -> SessionView:
+    """Stops a session for a while: no turn begins until session_activate."""
+    return await _moved(call, args, "suspended")
+
+
+@plugin.tool(
+    "session_activate", title="Activate a session", arguments=Change, result=SessionView, hints=Hints(idempotent=True)
+)
+async def session_activate(call: Call, args: Change) -> SessionView:
+    """Lets a suspended session go on."""
+    return await _moved(call, args, "active")
+
+
+@plugin.tool(
+    "session_close",
+    title="Close a session",
+    arguments=Change,
+    result=SessionView,
+    hints=Hints(destructive=True, idempotent=True),
+)
+async def session_close(call: Call, args: Change) -> SessionView:
+    """Ends a session for good. It can still be read; session_delete removes it."""
+    return await _moved(call, args, "closed")
+
+
+@plugin.tool(
+    "session_delete",
+    title="Delete a session",
+    arguments=Change,
+    result=Deleted,
+    hints=Hints(destructive=True, idempotent=True),
+)
+async def session_delete(call: Call, args: Change) -> Deleted:
+    """Removes a session with all its turns. The runs themselves stay until they are retired."""
+    await _found(call, args.session_id)
+    sessions = call.services.sessions
+    await sessions.remove(call.space, call.principal, args.session_id, expected=args.expected_revision)
+    return Deleted(session_id=args.session_id)
+
+
+@plugin.tool(
+    "session_pin", title="Pin a text in a session", arguments=Pinning, result=SessionView, hints=Hints(idempotent=True)
+)
+async def session_pin(call: Call, args: Pinning) -> SessionView:
+    """Keeps a text in sight: every prompt of the session goes with it, however long the conversation grows."""
+    await _found(call, args.session_id)
+    return _view(
+        await call.services.sessions.pin(call.space, call.principal, args.session_id, args.text, remove=args.remove)
+    )
+
+
+async def _found(call: Call, session_id: str) -> Versioned[Session]:
+    return await call.services.conversations.caught_up(call.space, call.principal, session_id)
+
+
+async def _moved(call: Call, args: Change, state: State) -> SessionView:
+    await _found(call, args.session_id)
+    sessions = call.services.sessions
+    return _view(
+        await sessions.move(call.space, call.principal, args.session_id, state, expected=args.expected_revision)
+    )
+
+
+async def _listed(call: Call) -> list[Listed]:
+    found = (await call.services.sessions.all(call.space, call.principal))[:100]
+    return [Listed(uri=f"cb://sessions/{each.value.id}", name=each.value.id) for each in found]
+
+
+async def _ids(call: Call, text: str) -> list[str]:
+    found = await call.services.sessions.all(call.space, call.principal)
+    return [each.value.id for each in found if each.value.id.startswith(text)]
+
+
+async def _topic(call: Call, id: str) -> Topic:
+    session = (await call.services.sessions.get(call.space, call.principal, id)).value
+    return call.space.record_topic("cb_agent_sessions", session.id)
+
+
+@plugin.resource(
+    "cb://sessions/{id}", name="session", title="Session", listing=_listed, complete={"id": _ids}, topic=_topic
+)
+async def session_resource(call: Call, id: str) -> Any:
+    """One session with its last turns."""
+    found = await _found(call, id)
+    turns, _ = await call.services.sessions.turns(call.space, found.value, limit=10)
+    return msgspec.to_builtins({"session": _view(found), "turns": [_turn(turn) for turn in turns]})
