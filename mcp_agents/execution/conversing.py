@@ -22,13 +22,12 @@ from mcp_agents.kernel.tenancy import TenantSpace, Versioned
 from mcp_agents.kernel.tokens import TokenCounter
 from mcp_agents.sessions.book import SessionBook, busy, heads
 from mcp_agents.sessions.record import Session, Turn
-from mcp_agents.sessions.window import stretch
+from mcp_agents.sessions.window import size, stretch
 
 ACCEPT_SECONDS: Final = 30.0
 """A turn whose run is not there after so long is given up: whoever was let in died before the run was accepted. Should
 it only have slept, its turn comes behind those that were let in meanwhile."""
 _TRIES: Final = 64
-_PER_MESSAGE: Final = 4
 _PINNED: Final = "Pinned for the whole conversation:"
 
 
@@ -43,11 +42,11 @@ class Conversations:
     ) -> InSession:
         """Lets a run in as the session's next turn, and says what it is shown of the ones before.
 
-        Raises `NotFound` (`SESSION_UNKNOWN`), `Invalid` (`SESSION_OF_ANOTHER_AGENT`), `Conflict` (`SESSION_BUSY`,
-        `SESSION_STATE`).
+        Raises `NotFound` (`SESSION_UNKNOWN`), `Denied` (`SESSION_DENIED`), `Invalid` (`SESSION_OF_ANOTHER_AGENT`),
+        `Conflict` (`SESSION_BUSY`, `SESSION_STATE`).
         """
         for _ in range(_TRIES):
-            found = await self._book.get(space, principal, session_id)
+            found = await self._book.get(space, principal, session_id, may="write")
             session = found.value
             if session.agent_id != agent_id:
                 raise Invalid(
@@ -123,9 +122,10 @@ class Conversations:
             since = [(sequence, msgspec.json.decode(payload, type=Turn)) for sequence, payload in landed]
             if not any(each.execution_id == run.execution_id for _, each in since):
                 turn = turn or await self._turn(run, shown)
-                tip = since[-1][0] if since else session.tip
+                unseen = [sequence for sequence, _ in since if sequence > session.tip]
+                numbered = msgspec.structs.replace(turn, number=session.turns + len(unseen) + 1)
                 with suppress(Fenced):
-                    await log.append(msgspec.json.encode(turn), expected=tip)
+                    await log.append(msgspec.json.encode(numbered), expected=since[-1][0] if since else session.tip)
                 continue
             for sequence, each in since:
                 if sequence > session.tip:
@@ -159,7 +159,7 @@ class Conversations:
             execution_id=run.execution_id,
             status=run.status,
             messages=messages,
-            tokens=await self._size(run.model, messages),
+            tokens=await size(self._tokens, run.model, messages),
             usage=run.usage,
             cost_micro_usd=run.spent.micro_usd,
             total_ms=run.view().timings.total_ms,
@@ -167,13 +167,6 @@ class Conversations:
             by=run.requested.caller.subject,
             at=run.finished_at or self._clock.now(),
         )
-
-    async def _size(self, model: str, messages: tuple[Message, ...]) -> int:
-        texts = [message.text for message in messages]
-        texts += [
-            call.tool + msgspec.json.encode(call.arguments).decode() for each in messages for call in each.tool_calls
-        ]
-        return await self._tokens.count(model, "\n".join(texts)) + _PER_MESSAGE * len(texts)
 
     async def _write(self, space: TenantSpace, found: Versioned[Session], value: Session) -> None:
         await heads(space).update(found.value.id, value=value, revision=found.revision)

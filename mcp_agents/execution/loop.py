@@ -245,6 +245,7 @@ class Loop:
             timeout=_TOOL_SECONDS,
             depth=run.requested.depth + 1,
             chain=run.requested.chain,
+            session_id=run.requested.session.id if run.requested.session else "",
         )
         self._faults.reach("tool:send")
         outcome = await hands.toolset.call(invocation)

@@ -79,4 +79,7 @@ class Spending:
 
 def payers(run: Run) -> Payers:
     """Whose budgets a run counts against, besides its tenant's."""
-    return Payers(user=run.requested.caller.subject, agent=run.requested.agent_id)
+    session = run.requested.session
+    return Payers(
+        user=run.requested.caller.subject, agent=run.requested.agent_id, session=session.id if session else ""
+    )

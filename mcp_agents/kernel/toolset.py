@@ -40,7 +40,7 @@ class Invocation:
     """One call about to be sent. `effect_id` travels to the tool server as its idempotency key.
 
     `timeout` is in seconds; `depth` counts the agents above this run and `chain` names them and the run's own, so
-    that circles end.
+    that circles end. `session_id` is the session whose turn the run is, "" for none.
     """
 
     effect_id: str
@@ -51,6 +51,7 @@ class Invocation:
     timeout: float
     depth: int = 0
     chain: tuple[str, ...] = ()
+    session_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

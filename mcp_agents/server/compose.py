@@ -17,6 +17,7 @@ from mcp_agents_auth.verifier import Verifier
 from mcp_agents_tools.surface.catalogue import Catalogue
 from mcp_agents_tools.surface.clients import HandOver
 from mcp_agents_tools.surface.plugin import Services
+from mcp_agents_tools.toolsets.builtin import Rooms
 from mcp_agents_tools.toolsets.composite import CompositeToolsets
 from mcp_agents_tools.toolsets.credentials import Credentials
 from mcp_agents_tools.toolsets.hub import UpstreamHub
@@ -84,6 +85,7 @@ from mcp_agents.security.policy.engine import PolicyEngine
 from mcp_agents.security.secrets import TenantSecrets
 from mcp_agents.server.config import ModelSettings, Settings, environment
 from mcp_agents.sessions.book import SessionBook
+from mcp_agents.sessions.copies import SessionCopies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +152,10 @@ async def open_house(
         document = f"{public_url}{DOCUMENT}" if public_url.startswith("https:") else ""
         sign_ins = SignIns(credentials, oauth, auth.identities, tenant_secrets, clock, public_url, document)
         tool_servers = StoredToolServers(hub, tenant_secrets, sign_ins, clock, stdio=settings.stdio)
-        toolsets = CompositeToolsets(UpstreamToolsets(hub, tool_servers), AgentStates(clock))
+        tokens = TiktokenCounter()
+        sessions = SessionBook(tokens, clock)
+        rooms = Rooms(AgentStates(clock), sessions)
+        toolsets = CompositeToolsets(UpstreamToolsets(hub, tool_servers), rooms)
 
         agents = AgentCatalog(clock, Checks(model=models.check, unknown=toolsets.unknown), public_url)
         quotas, budgets = Quotas(), Budgets(clock)
@@ -160,8 +165,6 @@ async def open_house(
         register = Register(clock)
         policies = PolicyEngine(PolicyBook(clock))
         gates = Gates(door.rights, policies)
-        tokens = TiktokenCounter()
-        sessions = SessionBook(tokens, clock)
         conversations = Conversations(sessions, tokens, clock)
         dispatcher = Dispatcher(tenancy, agents, station, slots, register, attention, gates, conversations)
         spending = Spending(budgets)
@@ -182,6 +185,7 @@ async def open_house(
                 dispatcher=dispatcher,
                 sessions=sessions,
                 conversations=conversations,
+                copies=SessionCopies(tokens, clock),
                 questions=Questions(post, approvals, register),
                 register=register,
                 post=post,

@@ -1,25 +1,29 @@
 """Keeps sessions: makes, finds, lists, changes and removes them, for those who may.
 
-Whoever began a session owns it; others see it only with `sessions:admin`, and to everybody else it is not there. A name
-is not a capability: each call asks anew. Not here: running turns (`execution.conversing`).
+Whoever began a session owns it, and may share it with somebody, or with a role, to read or to take turns in; all others
+see it only with `sessions:admin`, and to everybody else it is not there. A name is not a capability: each call asks
+anew. Not here: running turns (`execution.conversing`), taking sessions elsewhere (`copies`).
 """
 
+import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.clock import Clock
-from mcp_agents.kernel.errors import Conflict, Invalid, NotFound, WrongRevision
+from mcp_agents.kernel.errors import Conflict, Denied, Invalid, NotFound, WrongRevision
 from mcp_agents.kernel.principal import Principal
+from mcp_agents.kernel.scopes import ROLES
 from mcp_agents.kernel.tenancy import Records, SessionLog, TenantSpace, Versioned
 from mcp_agents.kernel.tokens import TokenCounter
-from mcp_agents.sessions.record import PIN_LIMIT, PINS, Pin, Session, State, Turn, Window
+from mcp_agents.sessions.record import PIN_LIMIT, PINS, SHARES, May, Pin, Session, Share, State, Turn, Window
 
 ADMIN: Final = "sessions:admin"
 METADATA_LIMIT: Final = 16 * 1024
 _TRIES: Final = 32
+_WHO: Final = re.compile(r"[A-Za-z0-9_.:|@+-]{1,255}")
 _NEXT: Final[dict[State, frozenset[State]]] = {
     "active": frozenset({"suspended", "closed"}),
     "suspended": frozenset({"active", "closed"}),
@@ -57,18 +61,33 @@ class SessionBook:
         )
         return Versioned(session, await heads(space).create(session.id, value=session))
 
-    async def get(self, space: TenantSpace, principal: Principal, session_id: str) -> Versioned[Session]:
-        """Raises `NotFound` (`SESSION_UNKNOWN`), for one that the caller may not see too."""
+    async def get(
+        self, space: TenantSpace, principal: Principal, session_id: str, *, may: May | Literal["own"] = "read"
+    ) -> Versioned[Session]:
+        """A session that the caller may read, write (take turns in, and pin), or do everything with (`own`).
+
+        Raises `NotFound` (`SESSION_UNKNOWN`), for one that the caller may not see too, and `Denied` (`SESSION_DENIED`)
+        for one that they may only see.
+        """
         found = await heads(space).get(session_id) if ids.is_id(session_id, "se") else None
-        if found is None or (found.value.user_id != principal.subject and not principal.allows(ADMIN)):
+        if found is not None and principal.allows(ADMIN):
+            return found
+        if found is None or not found.value.allows(principal, "read"):
             raise unknown()
+        owned = found.value.user_id == principal.subject
+        if not (owned if may == "own" else found.value.allows(principal, may)):
+            raise Denied(
+                "SESSION_DENIED",
+                "This session was shared with you for less than this.",
+                "Ask its owner, or fork it with session_fork.",
+            )
         return found
 
     async def all(self, space: TenantSpace, principal: Principal) -> list[Versioned[Session]]:
         """Those that the caller may see, newest first."""
         every = await heads(space).all()
-        may = principal.allows(ADMIN)
-        return [each for each in reversed(every) if may or each.value.user_id == principal.subject]
+        sees = principal.allows(ADMIN)
+        return [each for each in reversed(every) if sees or each.value.allows(principal, "read")]
 
     async def move(
         self, space: TenantSpace, principal: Principal, session_id: str, state: State, *, expected: int | None
@@ -88,6 +107,27 @@ class SessionBook:
             return msgspec.structs.replace(old, state=state, last_activity=self._clock.now())
 
         return await self._change(space, principal, session_id, to, expected)
+
+    async def share(
+        self, space: TenantSpace, principal: Principal, session_id: str, who: str, may: May | None
+    ) -> Versioned[Session]:
+        """Shares a session, or with None takes that back. Raises `NotFound`, `Denied`, `Invalid`."""
+        if not _WHO.fullmatch(who) or (who.startswith("role:") and who[5:] not in ROLES):
+            raise Invalid(
+                "SHARE_INVALID",
+                "It is shared with a subject, or with role: and a role.",
+                "See user_list and role_list.",
+            )
+
+        def to(old: Session) -> Session:
+            others = tuple(share for share in old.shares if share.who != who)
+            if may is None:
+                return old if others == old.shares else msgspec.structs.replace(old, shares=others)
+            if len(others) >= SHARES:
+                raise Invalid("SHARES_EXHAUSTED", f"It is shared {SHARES} times at most.", "Share it with a role.")
+            return msgspec.structs.replace(old, shares=(*others, Share(who=who, may=may)))
+
+        return await self._change(space, principal, session_id, to, None)
 
     async def pin(
         self, space: TenantSpace, principal: Principal, session_id: str, text: str, *, remove: bool
@@ -114,11 +154,11 @@ class SessionBook:
             new = Pin(text=text, tokens=tokens, by=principal.subject, at=self._clock.now())
             return msgspec.structs.replace(old, pins=(*others, new))
 
-        return await self._change(space, principal, session_id, to, None)
+        return await self._change(space, principal, session_id, to, None, may="write")
 
     async def remove(self, space: TenantSpace, principal: Principal, session_id: str, *, expected: int | None) -> None:
         """Removes a session with all its turns. Raises `NotFound`, `Conflict` (`SESSION_BUSY`, `REVISION_CONFLICT`)."""
-        found = await self.get(space, principal, session_id)
+        found = await self.get(space, principal, session_id, may="own")
         if found.value.running:
             raise busy()
         if expected not in (None, found.revision):
@@ -150,9 +190,10 @@ class SessionBook:
         session_id: str,
         to: Callable[[Session], Session],
         expected: int | None,
+        may: May | Literal["own"] = "own",
     ) -> Versioned[Session]:
         for _ in range(_TRIES):
-            found = await self.get(space, principal, session_id)
+            found = await self.get(space, principal, session_id, may=may)
             if expected not in (None, found.revision):
                 raise _moved_on()
             new = to(found.value)

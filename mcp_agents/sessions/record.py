@@ -7,11 +7,14 @@ import msgspec
 from msgspec import Struct
 
 from mcp_agents.kernel.messages import Message, Usage
+from mcp_agents.kernel.principal import Principal
 
 State = Literal["active", "suspended", "closed"]
 Policy = Literal["recent", "full"]
 """Which turns the model is shown: the last ones that fit, or all of them."""
 
+May = Literal["read", "write"]
+SHARES: Final = 64
 MARKS: Final = 256
 """So many of the last turns the head knows the places of; a window never reaches back further."""
 PINS: Final = 32
@@ -73,6 +76,13 @@ class Turn(Struct, frozen=True, kw_only=True):
         return sum(len(message.tool_calls) for message in self.messages)
 
 
+class Share(Struct, frozen=True, kw_only=True):
+    """That somebody else may read a session, or take turns in it too. `who` is a subject, or `role:` and a role."""
+
+    who: str
+    may: May
+
+
 class Session(Struct, frozen=True, kw_only=True):
     """A session's head. `user_id` is its owner's subject; `tip` the sequence of the last turn that it knows of.
 
@@ -96,6 +106,8 @@ class Session(Struct, frozen=True, kw_only=True):
     tip: int = 0
     marks: tuple[Mark, ...] = ()
     pins: tuple[Pin, ...] = ()
+    shares: tuple[Share, ...] = ()
+    forked_from: str = ""
     running: str = ""
     running_since: datetime | None = None
     v: int = 1
@@ -114,6 +126,12 @@ class Session(Struct, frozen=True, kw_only=True):
             tip=sequence,
             marks=(*self.marks, mark)[-MARKS:],
         )
+
+    def allows(self, principal: Principal, may: May) -> bool:
+        """Whether the owner, or whoever it was shared with, is the one who asks."""
+        names = {principal.subject, *(f"role:{role}" for role in principal.roles)}
+        shared = any(share.who in names and share.may in (may, "write") for share in self.shares)
+        return shared or principal.subject == self.user_id
 
     def holding(self, execution_id: str, at: datetime | None) -> "Session":
         """The head while this run is its turn; none with "" and None."""

@@ -1,8 +1,15 @@
-"""Which part of a conversation goes with the next prompt. Pure: a head in, a stretch of its log out."""
+"""Which part of a conversation goes with the next prompt: a head in, a stretch of its log out; and what turns take."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+import msgspec
+
+from mcp_agents.kernel.messages import Message
+from mcp_agents.kernel.tokens import TokenCounter
 from mcp_agents.sessions.record import Session
+
+_PER_MESSAGE: Final = 4
+"""Tokens that a message takes beside its text."""
 
 
 class Stretch(NamedTuple):
@@ -29,3 +36,11 @@ def stretch(session: Session) -> Stretch:
         taken, place = taken + needed, place - 1
         after = mark.sequence - 1
     return Stretch(after, session.tip, taken)
+
+
+async def size(counter: TokenCounter, model: str, messages: tuple[Message, ...]) -> int:
+    """Tokens that these messages take of a prompt."""
+    texts = [message.text for message in messages]
+    for message in messages:
+        texts += [call.tool + msgspec.json.encode(call.arguments).decode() for call in message.tool_calls]
+    return await counter.count(model, "\n".join(texts)) + _PER_MESSAGE * len(texts)

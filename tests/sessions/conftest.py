@@ -20,6 +20,9 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+RULES = {"name": "rule-based", "litellm_model": "rule-based"}
+
+
 @dataclass
 class Talk:
     """A house, its model, and a tenant's owner."""
@@ -59,7 +62,7 @@ async def talk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Talk]:
     clock = AheadClock()
     async with (
         recaller() as model,
-        served(tmp_path_factory.mktemp("talk"), models=[model.settings], clock=clock) as house,
+        served(tmp_path_factory.mktemp("talk"), models=[model.settings, RULES], clock=clock) as house,
         browserless() as http,
     ):
         me = Wire(http, house.url, await house.token("acme"))

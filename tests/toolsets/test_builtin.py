@@ -5,9 +5,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from mcp_agents_tools.toolsets.builtin import Rooms
 from mcp_agents_tools.toolsets.composite import CompositeToolsets
 from mcp_agents_tools.toolsets.servers import DEMO_COMMAND
 
+from mcp_agents.adapters.tiktoken_counter import TiktokenCounter
 from mcp_agents.agents.spec import Agent, Limits
 from mcp_agents.agents.state import AgentStates
 from mcp_agents.kernel import ids
@@ -15,6 +17,7 @@ from mcp_agents.kernel.errors import Invalid
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.toolserver import ToolServerSpec
 from mcp_agents.kernel.toolset import Outcome, Refused, Returned
+from mcp_agents.sessions.book import SessionBook
 from tests.toolsets.conftest import ADMIN, STRANGER, House, invocation
 
 EVERY = ("builtin/*",)
@@ -22,7 +25,9 @@ EVERY = ("builtin/*",)
 
 def toolsets(house: House) -> CompositeToolsets:
     """Everything an agent can be bound to."""
-    return CompositeToolsets(house.toolsets(), AgentStates(house.clock))
+    return CompositeToolsets(
+        house.toolsets(), Rooms(AgentStates(house.clock), SessionBook(TiktokenCounter(), house.clock))
+    )
 
 
 async def an_agent(house: House, principal: Principal = ADMIN) -> str:
@@ -59,6 +64,9 @@ async def call(
         return await toolset.call(replace(invocation(f"builtin__{tool}", arguments), effect_id=effect_id))
 
 
+EVERYTHING = ["builtin__ask_user", "builtin__search_session", "builtin__state_get", "builtin__state_set"]
+
+
 async def test_built_in_tools_stand_beside_those_of_servers(house: House) -> None:
     """Under names of their own, by binding, and both can be called."""
     await house.servers().add(
@@ -66,9 +74,9 @@ async def test_built_in_tools_stand_beside_those_of_servers(house: House) -> Non
     )
     acting = ADMIN.acting(await an_agent(house))
     for bindings, names in (
-        (("builtin/*",), ["builtin__ask_user", "builtin__state_get", "builtin__state_set"]),
+        (("builtin/*",), EVERYTHING),
         (("builtin/state_get", "demo/add"), ["builtin__state_get", "demo__add"]),
-        (("builtin/*", "builtin/state_set"), ["builtin__ask_user", "builtin__state_get", "builtin__state_set"]),
+        (("builtin/*", "builtin/state_set"), EVERYTHING),
         (("demo/add", "builtin/gone"), ["demo__add"]),
         ((), []),
     ):

@@ -32,6 +32,7 @@ from mcp_agents.scaling.quotas import Quotas
 from mcp_agents.security.audit import AuditTrail
 from mcp_agents.security.policy.engine import PolicyEngine
 from mcp_agents.sessions.book import SessionBook
+from mcp_agents.sessions.copies import SessionCopies
 from mcp_agents_tools.surface.clients import NOBODY, Client, HandOver
 
 
@@ -55,6 +56,7 @@ class Services:
     dispatcher: Dispatcher
     sessions: SessionBook
     conversations: Conversations
+    copies: SessionCopies
     questions: Questions
     register: Register
     post: Post

@@ -48,6 +48,11 @@ SESSIONS: Final = {
     "session_close": "sessions:run",
     "session_delete": "sessions:run",
     "session_pin": "sessions:run",
+    "session_fork": "sessions:run",
+    "session_share": "sessions:run",
+    "session_unshare": "sessions:run",
+    "session_export": "sessions:read",
+    "session_import": "sessions:run",
     "cb://sessions/{id}": "sessions:read",
 }
 APPROVALS: Final = {

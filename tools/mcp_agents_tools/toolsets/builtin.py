@@ -1,27 +1,34 @@
-"""The tools of the house itself: `builtin/state_get` and `builtin/state_set`, an agent's memory between runs, and
-`builtin/ask_user`, which asks a person.
+"""The tools of the house itself: `builtin/state_get` and `builtin/state_set`, an agent's memory between runs,
+`builtin/search_session`, which looks up what was said earlier in the conversation, and `builtin/ask_user`, which asks a
+person.
 
-The first two are called here, in the worker, and reach nothing but the acting agent's own state: whose it is
-follows from the principal, never from an argument. What the state is and how it is changed is `agents.state`. A
-question is only declared here: the loop makes it of the call. `composite` joins these tools with those of tool
-servers.
+All but the last are called here, in the worker, and reach nothing but the acting agent's own state and its run's own
+session: whose they are follows from the principal and the run, never from an argument. What the state is and how it is
+changed is `agents.state`. A question is only declared here: the loop makes it of the call. `composite` joins these
+tools with those of tool servers.
 """
 
 import hashlib
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
 from mcp_agents.agents.state import AgentState, AgentStates
-from mcp_agents.kernel.errors import Exhausted, Invalid, NotFound
+from mcp_agents.kernel.errors import Denied, Exhausted, Invalid, NotFound
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import TenantSpace, Versioned
 from mcp_agents.kernel.toolserver import BUILTIN, UpstreamTool
 from mcp_agents.kernel.toolset import Invocation, Outcome, Refused, Returned, Tool
+from mcp_agents.sessions.book import SessionBook
 
 _ASK: Final = "ask_user"
 _GET: Final = "state_get"
 _SET: Final = "state_set"
+_SEARCH: Final = "search_session"
+_FOUND: Final = 10
+_SHOWN: Final = 2_000
+"""Characters of one message that are shown."""
 
 
 def _declared(name: str, title: str, description: str, schema: dict[str, Any], *, read_only: bool) -> UpstreamTool:
@@ -60,6 +67,19 @@ TOOLS: Final = (
         read_only=True,
     ),
     _declared(
+        _SEARCH,
+        "Search the conversation",
+        "Looks up earlier turns of this conversation that you are not shown any more: those in which a text occurs, "
+        "newest first. Search for a word or a short phrase as it was said.",
+        {
+            "type": "object",
+            "properties": {"text": {"type": "string", "minLength": 1, "description": "The text to look for."}},
+            "required": ["text"],
+            "additionalProperties": False,
+        },
+        read_only=True,
+    ),
+    _declared(
         _GET,
         "Read what you remember",
         "Returns the JSON object that you keep from one run to the next; empty at first.",
@@ -93,13 +113,20 @@ def chosen(binding: str) -> tuple[UpstreamTool, ...]:
     return TOOLS if name == "*" else tuple(tool for tool in TOOLS if tool.name == name)
 
 
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """What the built-in tools reach."""
+
+    states: AgentStates
+    sessions: SessionBook
+
+
 class BuiltinToolset:
     """The built-in tools of one run; fills the kernel's `Toolset`. Without an acting agent there are none."""
 
-    def __init__(
-        self, states: AgentStates, space: TenantSpace, principal: Principal, bindings: tuple[str, ...]
-    ) -> None:
-        self._states, self._space = states, space
+    def __init__(self, rooms: Rooms, space: TenantSpace, principal: Principal, bindings: tuple[str, ...]) -> None:
+        self._states, self._sessions = rooms.states, rooms.sessions
+        self._space, self._principal = space, principal
         self._agent_id = principal.actors[-1] if principal.actors else ""
         names = {tool.name for binding in bindings for tool in chosen(binding)} if self._agent_id else set[str]()
         self._names = {f"{BUILTIN}__{name}": name for name in sorted(names)}
@@ -129,9 +156,29 @@ class BuiltinToolset:
                 return _returned(await self._states.get(self._space, self._agent_id))
             if self._names.get(invocation.tool) == _SET:
                 return await self._set(invocation)
-        except (Exhausted, Invalid, NotFound) as error:
+            if self._names.get(invocation.tool) == _SEARCH:
+                return await self._search(invocation)
+        except (Denied, Exhausted, Invalid, NotFound) as error:
             return Refused(code=error.code, message=f"{error.public} {error.next_step}")
         return Refused(code="TOOL_NOT_FOUND", message=f"There is no tool named {invocation.tool[:64]}.")
+
+    async def _search(self, invocation: Invocation) -> Outcome:
+        text = invocation.arguments.get("text")
+        if not isinstance(text, str) or not text or len(invocation.arguments) != 1:
+            return Refused(code="TOOL_REJECTED", message="It takes one argument, `text`, which is a text.")
+        if not invocation.session_id:
+            return Refused(
+                code="SESSION_NONE", message="This run is no part of a conversation; there is nothing earlier."
+            )
+        session = (await self._sessions.get(self._space, self._principal, invocation.session_id)).value
+        turns, more = await self._sessions.turns(self._space, session, limit=_FOUND, q=text)
+        found = [
+            {"turn": turn.number, "role": message.role, "text": message.text[:_SHOWN]}
+            for turn in turns
+            for message in turn.messages
+            if text.casefold() in message.text.casefold()
+        ]
+        return Returned(text=msgspec.json.encode(found).decode(), structured={"found": found, "more": more})
 
     async def _set(self, invocation: Invocation) -> Outcome:
         changes = invocation.arguments.get("changes")

@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from mcp_agents.agents.state import AgentStates
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import TenantSpace
 from mcp_agents.kernel.toolserver import BUILTIN
 from mcp_agents.kernel.toolset import Invocation, Outcome, Tool
-from mcp_agents_tools.toolsets.builtin import BuiltinToolset, chosen
+from mcp_agents_tools.toolsets.builtin import BuiltinToolset, Rooms, chosen
 from mcp_agents_tools.toolsets.toolbox import UpstreamToolset, UpstreamToolsets
 
 _PREFIX: Final = f"{BUILTIN}/"
@@ -22,15 +21,15 @@ _PREFIX: Final = f"{BUILTIN}/"
 class CompositeToolsets:
     """Toolsets over the tool servers of a tenant and the house's own tools."""
 
-    def __init__(self, upstream: UpstreamToolsets, states: AgentStates) -> None:
-        self._upstream, self._states = upstream, states
+    def __init__(self, upstream: UpstreamToolsets, rooms: Rooms) -> None:
+        self._upstream, self._rooms = upstream, rooms
 
     @asynccontextmanager
     async def open(
         self, space: TenantSpace, principal: Principal, bindings: tuple[str, ...]
     ) -> AsyncIterator["CompositeToolset"]:
         """The tools that `bindings` name, for this caller; the state is that of the last of its actors."""
-        builtin = BuiltinToolset(self._states, space, principal, bindings)
+        builtin = BuiltinToolset(self._rooms, space, principal, bindings)
         async with self._upstream.open(space, principal, _foreign(bindings)) as upstream:
             yield CompositeToolset(upstream, builtin)
 

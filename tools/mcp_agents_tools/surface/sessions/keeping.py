@@ -1,103 +1,27 @@
-"""The plugin `sessions`: conversations with an agent. A turn is run with `agent_execute` and its `session_id`."""
+"""Beginning sessions, reading them, pinning in them, and their life cycle."""
 
-from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field
 
-from mcp_agents.kernel.messages import ToolCall
-from mcp_agents.kernel.tenancy import Topic, Versioned
-from mcp_agents.sessions import window
-from mcp_agents.sessions.record import PIN_LIMIT, Policy, Session, State, Turn, Window
-from mcp_agents_tools.surface import scopes
-from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints, Listed, Plugin
-
-plugin = Plugin(
-    "sessions",
-    title="Sessions",
-    scopes=scopes.SESSIONS,
-    asks_also=frozenset({"sessions:admin"}),  # other people's sessions
+from mcp_agents.kernel.tenancy import Topic
+from mcp_agents.sessions.record import PIN_LIMIT, State, Window
+from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints, Listed
+from mcp_agents_tools.surface.sessions.shapes import (
+    ID,
+    Deleted,
+    SessionPage,
+    SessionRef,
+    SessionView,
+    TurnPage,
+    found,
+    plugin,
+    turn_view,
+    view,
 )
 
-_ID = Field(min_length=1, max_length=64, description="The session.")
 _REVISION = Field(None, ge=1, description="The revision you read.")
-
-
-class ContextView(Struct, frozen=True, kw_only=True):
-    """What a session has come to. Money in micro-USD; `context_window_size` and `window_tokens` in tokens: the most of
-    the conversation that goes with a prompt, and how much does now."""
-
-    turns: int
-    messages: int
-    tool_calls: int
-    total_tokens: int
-    cost_accumulator: int
-    context_window_size: int
-    window_policy: Policy
-    window_tokens: int
-    pinned: tuple[str, ...]
-
-
-class SessionView(Struct, frozen=True, kw_only=True):
-    """A session. `running` is the execution of the turn under way, "" for none."""
-
-    session_id: str
-    agent_id: str
-    tenant_id: str
-    user_id: str
-    created_at: datetime
-    last_activity: datetime
-    context: ContextView
-    state: State
-    metadata: dict[str, Any]
-    running: str
-    revision: int
-
-
-class SessionPage(Struct, frozen=True, kw_only=True):
-    """Sessions, newest first; `next_cursor` is empty on the last page."""
-
-    sessions: tuple[SessionView, ...]
-    next_cursor: str
-
-
-class MessageView(Struct, frozen=True, kw_only=True):
-    """What was said, or what a tool returned (`role` tool)."""
-
-    role: str
-    text: str
-    tool_calls: tuple[ToolCall, ...]
-    tool: str
-
-
-class TurnView(Struct, frozen=True, kw_only=True):
-    """One turn: its run, and its messages in order. `status` other than completed: not shown to the model again."""
-
-    number: int
-    execution_id: str
-    status: str
-    at: datetime
-    by: str
-    tokens: int
-    cost_micro_usd: int
-    messages: tuple[MessageView, ...]
-
-
-class TurnPage(Struct, frozen=True, kw_only=True):
-    """Turns, newest first; `next_before` is 0 on the last page."""
-
-    session_id: str
-    turns: tuple[TurnView, ...]
-    next_before: int
-
-
-class Deleted(Struct, frozen=True, kw_only=True):
-    """What was removed."""
-
-    session_id: str
-    deleted: bool = True
 
 
 class WindowArgument(BaseModel):
@@ -123,18 +47,12 @@ class Creation(Arguments):
     metadata: dict[str, Any] = Field(default_factory=dict, description="Stored and returned, never shown to the model.")
 
 
-class SessionRef(Arguments):
-    """One session."""
-
-    session_id: str = _ID
-
-
 class Change(Arguments):
     """Which session to change."""
 
     noted = ("session_id",)
 
-    session_id: str = _ID
+    session_id: str = ID
     expected_revision: int | None = _REVISION
 
 
@@ -150,7 +68,7 @@ class SessionListing(Arguments):
 class Reading(Arguments):
     """Which turns to read."""
 
-    session_id: str = _ID
+    session_id: str = ID
     q: str = Field("", max_length=200, description="Only turns in which this text occurs.")
     before: int = Field(0, ge=0, description="Only turns before this number; the `next_before` of the page before.")
     limit: int = Field(20, ge=1, le=100, description="Turns on a page.")
@@ -161,52 +79,9 @@ class Pinning(Arguments):
 
     noted = ("session_id", "remove")
 
-    session_id: str = _ID
+    session_id: str = ID
     text: str = Field(min_length=1, max_length=PIN_LIMIT, description="A text that every prompt goes with.")
     remove: bool = Field(False, description="Takes it off again.")
-
-
-def _view(found: Versioned[Session]) -> SessionView:
-    session, shown = found.value, window.stretch(found.value)
-    return SessionView(
-        session_id=session.id,
-        agent_id=session.agent_id,
-        tenant_id=session.tenant_id,
-        user_id=session.user_id,
-        created_at=session.created_at,
-        last_activity=session.last_activity,
-        context=ContextView(
-            turns=session.turns,
-            messages=session.messages,
-            tool_calls=session.tool_calls,
-            total_tokens=session.usage.total,
-            cost_accumulator=session.cost_micro_usd,
-            context_window_size=session.window.max_tokens,
-            window_policy=session.window.policy,
-            window_tokens=shown.tokens,
-            pinned=tuple(pin.text for pin in session.pins),
-        ),
-        state=session.state,
-        metadata=session.metadata,
-        running=session.running,
-        revision=found.revision,
-    )
-
-
-def _turn(turn: Turn) -> TurnView:
-    return TurnView(
-        number=turn.number,
-        execution_id=turn.execution_id,
-        status=turn.status,
-        at=turn.at,
-        by=turn.by,
-        tokens=turn.tokens,
-        cost_micro_usd=turn.cost_micro_usd,
-        messages=tuple(
-            MessageView(role=each.role, text=each.text, tool_calls=each.tool_calls, tool=each.tool)
-            for each in turn.messages
-        ),
-    )
 
 
 @plugin.tool("session_create", title="Begin a session", arguments=Creation, result=SessionView, hints=Hints())
@@ -218,13 +93,13 @@ async def session_create(call: Call, args: Creation) -> SessionView:
     made = await call.services.sessions.create(
         call.space, call.principal, agent.id, window=shape, metadata=args.metadata
     )
-    return _view(made)
+    return view(made)
 
 
 @plugin.tool("session_get", title="Get a session", arguments=SessionRef, result=SessionView, hints=READS)
 async def session_get(call: Call, args: SessionRef) -> SessionView:
     """Returns a session with what it has come to: turns, tokens, cost, and what of it a prompt goes with now."""
-    return _view(await _found(call, args.session_id))
+    return view(await found(call, args.session_id))
 
 
 @plugin.tool("session_list", title="List sessions", arguments=SessionListing, result=SessionPage, hints=READS)
@@ -238,7 +113,7 @@ async def session_list(call: Call, args: SessionListing) -> SessionPage:
         and args.state in ("", each.value.state)
         and (not args.cursor or each.value.id < args.cursor)
     ]
-    page = tuple(_view(each) for each in fit[: args.limit])
+    page = tuple(view(each) for each in fit[: args.limit])
     return SessionPage(sessions=page, next_cursor=page[-1].session_id if len(fit) > args.limit else "")
 
 
@@ -246,13 +121,13 @@ async def session_list(call: Call, args: SessionListing) -> SessionPage:
 async def session_messages(call: Call, args: Reading) -> TurnPage:
     """Returns a session's turns with their messages, newest first, or only those in which a text occurs; also what no
     prompt goes with any more."""
-    session = (await _found(call, args.session_id)).value
+    session = (await found(call, args.session_id)).value
     turns, more = await call.services.sessions.turns(
         call.space, session, before=args.before, limit=args.limit, q=args.q
     )
     return TurnPage(
         session_id=session.id,
-        turns=tuple(_turn(turn) for turn in turns),
+        turns=tuple(turn_view(turn) for turn in turns),
         next_before=turns[-1].number if more else 0,
     )
 
@@ -294,7 +169,7 @@ async def session_close(call: Call, args: Change) -> SessionView:
 )
 async def session_delete(call: Call, args: Change) -> Deleted:
     """Removes a session with all its turns. The runs themselves stay until they are retired."""
-    await _found(call, args.session_id)
+    await found(call, args.session_id)
     sessions = call.services.sessions
     await sessions.remove(call.space, call.principal, args.session_id, expected=args.expected_revision)
     return Deleted(session_id=args.session_id)
@@ -305,32 +180,28 @@ async def session_delete(call: Call, args: Change) -> Deleted:
 )
 async def session_pin(call: Call, args: Pinning) -> SessionView:
     """Keeps a text in sight: every prompt of the session goes with it, however long the conversation grows."""
-    await _found(call, args.session_id)
-    return _view(
+    await found(call, args.session_id)
+    return view(
         await call.services.sessions.pin(call.space, call.principal, args.session_id, args.text, remove=args.remove)
     )
 
 
-async def _found(call: Call, session_id: str) -> Versioned[Session]:
-    return await call.services.conversations.caught_up(call.space, call.principal, session_id)
-
-
 async def _moved(call: Call, args: Change, state: State) -> SessionView:
-    await _found(call, args.session_id)
+    await found(call, args.session_id)
     sessions = call.services.sessions
-    return _view(
+    return view(
         await sessions.move(call.space, call.principal, args.session_id, state, expected=args.expected_revision)
     )
 
 
 async def _listed(call: Call) -> list[Listed]:
-    found = (await call.services.sessions.all(call.space, call.principal))[:100]
-    return [Listed(uri=f"cb://sessions/{each.value.id}", name=each.value.id) for each in found]
+    newest = (await call.services.sessions.all(call.space, call.principal))[:100]
+    return [Listed(uri=f"cb://sessions/{each.value.id}", name=each.value.id) for each in newest]
 
 
 async def _ids(call: Call, text: str) -> list[str]:
-    found = await call.services.sessions.all(call.space, call.principal)
-    return [each.value.id for each in found if each.value.id.startswith(text)]
+    every = await call.services.sessions.all(call.space, call.principal)
+    return [each.value.id for each in every if each.value.id.startswith(text)]
 
 
 async def _topic(call: Call, id: str) -> Topic:
@@ -343,6 +214,6 @@ async def _topic(call: Call, id: str) -> Topic:
 )
 async def session_resource(call: Call, id: str) -> Any:
     """One session with its last turns."""
-    found = await _found(call, id)
-    turns, _ = await call.services.sessions.turns(call.space, found.value, limit=10)
-    return msgspec.to_builtins({"session": _view(found), "turns": [_turn(turn) for turn in turns]})
+    kept = await found(call, id)
+    turns, _ = await call.services.sessions.turns(call.space, kept.value, limit=10)
+    return msgspec.to_builtins({"session": view(kept), "turns": [turn_view(turn) for turn in turns]})

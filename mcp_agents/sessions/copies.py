@@ -1,0 +1,145 @@
+"""Copies of sessions: a fork that goes on from an earlier turn, and a file that holds a session for elsewhere.
+
+A copy is the caller's own, shares nothing with what it came from, and is there whole or not at all: its turns are
+written first and its head last. The file is one JSON document (`Export`), readable by any version from the one that
+wrote it on. Above: the surface; below: `book`.
+"""
+
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from mcp_agents.kernel import ids
+from mcp_agents.kernel.clock import Clock
+from mcp_agents.kernel.errors import Invalid
+from mcp_agents.kernel.messages import Usage
+from mcp_agents.kernel.principal import Principal
+from mcp_agents.kernel.tenancy import TenantSpace, Versioned
+from mcp_agents.kernel.tokens import TokenCounter
+from mcp_agents.sessions.book import heads, read
+from mcp_agents.sessions.record import PIN_LIMIT, PINS, Pin, Session, Turn, Window
+from mcp_agents.sessions.window import size
+
+FORMAT: Final = "mcp-agents-session"
+EXPORT_LIMIT: Final = 8 * 1024 * 1024
+"""Bytes of a file that is taken in or given out over MCP."""
+
+
+class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A session as a file. Times are UTC, money micro-USD; ids are those of where it came from."""
+
+    format: str
+    v: int
+    session_id: str
+    agent: str
+    """The agent's name."""
+    created_at: datetime
+    exported_at: datetime
+    metadata: dict[str, Any]
+    window: Window
+    pins: tuple[Pin, ...]
+    turns: tuple[Turn, ...]
+
+
+class SessionCopies:
+    """Forks, writes out and takes in."""
+
+    def __init__(self, tokens: TokenCounter, clock: Clock) -> None:
+        self._tokens, self._clock = tokens, clock
+
+    async def fork(
+        self, space: TenantSpace, principal: Principal, session: Session, upto: int | None
+    ) -> Versioned[Session]:
+        """A new session of the caller's with the turns up to a number (None: all). Raises `Invalid`."""
+        if upto is not None and not 0 <= upto <= session.turns:
+            raise Invalid(
+                "TURN_UNKNOWN", f"The session has the turns 1 to {session.turns}.", "Choose one of them, or 0."
+            )
+        turns = await read(space.session_log(session.id)) if upto != 0 else []
+        kept = [turn for turn in turns if upto is None or turn.number <= upto]
+        new = self._new(space, principal, session.agent_id, session.window, session.metadata)
+        new = msgspec.structs.replace(new, pins=session.pins, forked_from=session.id)
+        return await self._write(space, new, kept)
+
+    async def exported(self, space: TenantSpace, session: Session, agent: str) -> Export:
+        """The file. Raises `Invalid` (`SESSION_TOO_LARGE`)."""
+        export = Export(
+            format=FORMAT,
+            v=1,
+            session_id=session.id,
+            agent=agent,
+            created_at=session.created_at,
+            exported_at=self._clock.now(),
+            metadata=session.metadata,
+            window=session.window,
+            pins=session.pins,
+            turns=tuple(await read(space.session_log(session.id))),
+        )
+        if len(msgspec.json.encode(export)) > EXPORT_LIMIT:
+            raise Invalid(
+                "SESSION_TOO_LARGE",
+                f"The session is more than {EXPORT_LIMIT // 1024 // 1024} MiB.",
+                "Read it in pages with session_messages.",
+            )
+        return export
+
+    async def imported(
+        self, space: TenantSpace, principal: Principal, agent_id: str, document: Any
+    ) -> Versioned[Session]:
+        """A new session of the caller's out of a file. Raises `Invalid` (`IMPORT_INVALID`), and nothing is kept."""
+        try:
+            export = msgspec.convert(document, Export)
+        except (msgspec.ValidationError, RecursionError) as wrong:
+            raise _no_import(str(wrong)[:200]) from wrong
+        numbers = [turn.number for turn in export.turns]
+        if export.format != FORMAT or export.v != 1:
+            raise _no_import("it is another format, or of a later version")
+        if numbers != list(range(1, len(numbers) + 1)) or len(export.pins) > PINS:
+            raise _no_import("its turns are not numbered from 1, or it has too many pins")
+        if len(msgspec.json.encode(export)) > EXPORT_LIMIT:
+            raise _no_import(f"it is more than {EXPORT_LIMIT // 1024 // 1024} MiB")
+        # What a file says of sizes is not believed: windows are filled by them.
+        turns = [
+            msgspec.structs.replace(turn, tokens=await size(self._tokens, turn.model, turn.messages))
+            for turn in export.turns
+        ]
+        pins = [
+            msgspec.structs.replace(pin, tokens=await self._tokens.count("", pin.text), by=principal.subject)
+            for pin in export.pins
+        ]
+        if any(len(pin.text) > PIN_LIMIT for pin in pins) or sum(pin.tokens for pin in pins) > export.window.max_tokens:
+            raise _no_import("its pins are larger than its window")
+        new = self._new(space, principal, agent_id, export.window, export.metadata)
+        return await self._write(space, msgspec.structs.replace(new, pins=tuple(pins)), turns)
+
+    def _new(
+        self, space: TenantSpace, principal: Principal, agent_id: str, window: Window, metadata: dict[str, Any]
+    ) -> Session:
+        now = self._clock.now()
+        return Session(
+            id=ids.mint("se", self._clock),
+            agent_id=agent_id,
+            tenant_id=space.tenant,
+            user_id=principal.subject,
+            created_at=now,
+            last_activity=now,
+            metadata=metadata,
+            window=window,
+        )
+
+    async def _write(self, space: TenantSpace, new: Session, turns: list[Turn]) -> Versioned[Session]:
+        log, tip = space.session_log(new.id), 0
+        for turn in turns:
+            tip = await log.append(msgspec.json.encode(turn), expected=tip)
+            new = new.after(turn, tip)
+        # What the turns cost was paid once, where they were run.
+        new = msgspec.structs.replace(new, last_activity=self._clock.now(), cost_micro_usd=0, usage=Usage())
+        return Versioned(new, await heads(space).create(new.id, value=new))
+
+
+def _no_import(why: str) -> Invalid:
+    return Invalid(
+        "IMPORT_INVALID", f"This is no session that can be taken in: {why}.", "Use what session_export gave."
+    )
