@@ -24,6 +24,7 @@ PAGE: Final = ROOT / "docs" / "tools.md"
 WIDTH: Final = 120
 
 _RUN: Final = "ex_06f0a1b2c3d4e5f6g7h8i9jkln"
+_SESSION: Final = "se_06f0a1b2c3d4e5f6g7h8i9jkln"
 EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "agent_create": {
         "name": "assistant",
@@ -41,6 +42,20 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "agent_delete": {"agent": "assistant", "expected_revision": 9},
     "agent_execute": {"agent": "assistant", "prompt": "What is 2 + 2?", "idempotency_key": "question-1"},
     "agent_submit": {"agent": "assistant", "prompt": "Sum up this text.", "context": {"text": "…"}},
+    "session_create": {"agent": "assistant", "window": {"policy": "recent", "max_tokens": 24000}},
+    "session_get": {"session_id": _SESSION},
+    "session_list": {"agent": "assistant", "state": "active"},
+    "session_messages": {"session_id": _SESSION, "q": "invoice", "limit": 5},
+    "session_suspend": {"session_id": _SESSION},
+    "session_activate": {"session_id": _SESSION},
+    "session_close": {"session_id": _SESSION, "expected_revision": 12},
+    "session_delete": {"session_id": _SESSION},
+    "session_pin": {"session_id": _SESSION, "text": "The customer's number is 4711."},
+    "session_fork": {"session_id": _SESSION, "turn": 3},
+    "session_share": {"session_id": _SESSION, "who": "role:operator", "may": "read"},
+    "session_unshare": {"session_id": _SESSION, "who": "role:operator"},
+    "session_export": {"session_id": _SESSION},
+    "session_import": {"agent": "assistant", "export": {"format": "mcp-agents-session", "v": 1, "turns": []}},
     "execution_get": {"execution_id": _RUN},
     "execution_wait": {"execution_id": _RUN, "timeout_seconds": 30},
     "execution_list": {"agent": "assistant", "status": "failed"},

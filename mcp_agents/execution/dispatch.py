@@ -161,6 +161,7 @@ class Dispatcher:
                 return
             agent_id, execution_id = prepared.requested.agent_id, prepared.execution_id
             turn = await self._conversations.begin(space, principal, order.session_id, agent_id, execution_id)
+            self._tenancy.faults.reach("accept:held")
             requested = msgspec.structs.replace(prepared.requested, session=turn)
             try:
                 await self._admit(space, principal, order, replace(prepared, requested=requested))

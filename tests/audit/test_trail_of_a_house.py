@@ -40,7 +40,8 @@ async def raw(there: World) -> bytes:
 async def everything_administered(me: Tenant, url: str) -> dict[str, dict[str, Any]]:
     """A good call of every tool that is written down, by the tool's name."""
     member, _ = await me.member()
-    client = await me.client()
+    client, session = await me.client(), await me.session()
+    export = (await me.wire.call("session_export", {"session_id": session})).value["export"]
     return {
         "tenant_update": {"title": "Another"},
         "user_invite": {"email": f"{SECRET}@a.example", "roles": ["viewer"]},
@@ -64,6 +65,17 @@ async def everything_administered(me: Tenant, url: str) -> dict[str, dict[str, A
         },
         "tool_server_authorize": {"name": "peer", "token": f"{SECRET}-2"},
         "tool_server_remove": {"name": "peer"},
+        "session_create": {"agent": await me.twin(), "metadata": {"secret": SECRET}},
+        "session_pin": {"session_id": session, "text": SECRET},
+        "session_share": {"session_id": session, "who": "role:viewer"},
+        "session_unshare": {"session_id": session, "who": "role:viewer"},
+        "session_fork": {"session_id": session},
+        "session_export": {"session_id": session},
+        "session_import": {"agent": await me.twin(), "export": export},
+        "session_suspend": {"session_id": session},
+        "session_activate": {"session_id": session},
+        "session_close": {"session_id": session},
+        "session_delete": {"session_id": session},
     }
 
 

@@ -55,9 +55,10 @@ def test_every_stream_and_bucket_is_on_the_page() -> None:
     names = [str(stream["name"]) for stream in nats_topology.streams(1)]
     logs = {nats_topology.log_stream(shard) for shard in range(LOG_SHARDS)}
     assert f"`{min(logs)}` to `{max(logs)}`" in table
-    others = set(names) - logs - {nats_topology.JOBS, nats_topology.OBJECTS, nats_topology.AUDIT}
+    plain = {nats_topology.JOBS, nats_topology.AUDIT, nats_topology.SESSIONS}
+    others = set(names) - logs - plain - {nats_topology.OBJECTS}
     assert others == {nats_topology.bucket_stream(bucket) for bucket in BUCKETS}
-    for name in (nats_topology.JOBS, nats_topology.AUDIT, nats_topology.OBJECTS.removeprefix("OBJ_"), *BUCKETS):
+    for name in (*plain, nats_topology.OBJECTS.removeprefix("OBJ_"), *BUCKETS):
         assert f"`{name}`" in table
     shard = log_subject("acme", "ex_1").split(".")[3]
     assert log_subject("acme", "ex_1") == f"cb.agent.events.{shard}.acme.ex_1"

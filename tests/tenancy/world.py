@@ -132,6 +132,15 @@ class Tenant:
         self.owned.add(run["execution_id"])
         return str(run["execution_id"])
 
+    async def session(self) -> str:
+        """The id of a session in which something was said."""
+        order = {"agent": await self.twin(), "metadata": {"owner": self.name}}
+        session = str((await self.wire.call("session_create", order)).value["session_id"])
+        self.owned.add(session)
+        await self.finished(session_id=session)
+        await self.wire.call("session_get", {"session_id": session})
+        return session
+
     async def running(self) -> str:
         """The id of a run that is inside a tool which never answers."""
         server, mark = await self.server(), fresh("mark")

@@ -11,7 +11,6 @@ from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints
 from mcp_agents_tools.surface.sessions.shapes import (
     ID,
     Exported,
-    SessionRef,
     SessionView,
     found,
     plugin,
@@ -45,6 +44,14 @@ class Unsharing(Arguments):
 
     session_id: str = ID
     who: str = Field(min_length=1, max_length=255, description="As it was shared.")
+
+
+class Exporting(Arguments):
+    """What to export."""
+
+    noted = ("session_id",)
+
+    session_id: str = ID
 
 
 class Importing(Arguments):
@@ -86,8 +93,8 @@ async def session_unshare(call: Call, args: Unsharing) -> SessionView:
     return view(await sessions.share(call.space, call.principal, args.session_id, args.who, None))
 
 
-@plugin.tool("session_export", title="Export a session", arguments=SessionRef, result=Exported, hints=READS)
-async def session_export(call: Call, args: SessionRef) -> Exported:
+@plugin.tool("session_export", title="Export a session", arguments=Exporting, result=Exported, hints=READS)
+async def session_export(call: Call, args: Exporting) -> Exported:
     """Returns a whole session as one JSON document, which session_import takes in here or elsewhere."""
     session = (await found(call, args.session_id)).value
     name = session.agent_id

@@ -1,0 +1,202 @@
+"""Processes that are killed in the middle of a turn: it is in the session once, whole, and the next one goes on."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import msgspec
+import pytest
+
+from mcp_agents.agents.spec import AgentDraft
+from mcp_agents.execution.orders import Order
+from mcp_agents.kernel.errors import Conflict
+from mcp_agents.kernel.tasks import background
+from mcp_agents.server.compose import House, open_house
+from mcp_agents.server.config import Settings
+from mcp_agents.sessions.book import read
+from mcp_agents.sessions.record import Window
+from tests.crash.dying import CALLER, TENANT
+from tests.crash.play import URL, follow_to_the_end
+from tests.hostile.wire import Wire, browserless
+from tests.sessions.recaller import Recaller, recaller
+from tests.support.clock import AheadClock
+from tests.support.nursery import Nursery, nursery
+
+pytestmark = pytest.mark.anyio
+
+FACT, QUESTION = "The colour is green.", "What is the colour?"
+WORKER = (
+    "append:Started:stored",
+    "model:answered",
+    "append:ModelAnswered+Completed:stored",
+    "turn:before",
+    "turn:stored",
+    "job:done",
+)
+FRONT = ("accept:held", "append:Requested:before", "append:Requested:stored", "accept:queued")
+
+
+@pytest.fixture(scope="module")
+async def births() -> AsyncIterator[Nursery]:
+    """Where processes come from that die."""
+    async with nursery("tests.crash.dying") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+async def model() -> AsyncIterator[Recaller]:
+    """The model of all houses."""
+    async with recaller() as opened:
+        yield opened
+
+
+def settings(folder: Path, model: Recaller) -> dict[str, Any]:
+    """Of every process on this folder."""
+    return {"server": {"data_dir": str(folder), "workers": 0}, "models": [model.settings]}
+
+
+async def begun(house: House) -> str:
+    """The agent, and a session with it."""
+    space = house.tenancy.of(CALLER)
+    draft = AgentDraft.model_validate({"name": "talker", "virtual_model": "recaller"})
+    agent = (await house.services.agents.create(space, draft)).value
+    made = await house.services.sessions.create(space, CALLER, agent.id, window=Window(), metadata={})
+    return made.value.id
+
+
+async def finished(house: House, order: Order) -> str:
+    """One turn, run to its end; its text."""
+    space, dispatcher = house.tenancy.of(CALLER), house.services.dispatcher
+    execution_id = await dispatcher.submit(space, CALLER, order)
+    await follow_to_the_end(dispatcher, space, execution_id)
+    return (await dispatcher.view(space, execution_id)).text
+
+
+async def killed(births: Nursery, order: dict[str, Any]) -> None:
+    """A process that dies where it was told to."""
+    with anyio.fail_after(60):
+        assert os.WTERMSIG(await births.end(await births.bear({"run": "tests.crash.dying:live", **order}))) == 9
+
+
+@pytest.mark.parametrize("point", WORKER)
+async def test_a_worker_that_dies_over_a_turn_leaves_it_once(
+    tmp_path: Path, births: Nursery, model: Recaller, point: str
+) -> None:
+    """Wherever it died, the next turn knows what was said; whoever asks first takes the turn down."""
+    known = settings(tmp_path, model)
+    async with open_house(Settings.model_validate(known), URL, clock=AheadClock()) as house:
+        session = await begun(house)
+        space, dispatcher = house.tenancy.of(CALLER), house.services.dispatcher
+        told = Order(agent="talker", prompt=FACT, session_id=session, submitted=True)
+        first = await dispatcher.submit(space, CALLER, told)
+        await killed(
+            births,
+            {
+                "settings": known, "url": URL, "role": "worker", "point": point, "nth": 1,
+                "journal": str(tmp_path / "journal"), "order": msgspec.to_builtins(told),
+            },
+        )  # fmt: skip
+        async with background() as working:
+            working.start_soon(house.crew.work, 1)
+            await follow_to_the_end(dispatcher, space, first)
+            asked = Order(agent="talker", prompt=QUESTION, session_id=session, submitted=True)
+            assert await finished(house, asked) == "green"
+            seen = (await house.services.conversations.caught_up(space, CALLER, session)).value
+        turns = await read(space.session_log(session))
+        assert [(turn.number, turn.status) for turn in turns] == [(1, "completed"), (2, "completed")]
+        assert turns[0].execution_id == first
+        assert (seen.turns, seen.running) == (2, "")
+
+
+@pytest.mark.parametrize("point", FRONT)
+async def test_a_front_end_that_dies_over_a_turn_holds_its_session_up_for_half_a_minute(
+    tmp_path: Path, births: Nursery, model: Recaller, point: str
+) -> None:
+    """Where its run was not accepted; where it was, the run goes on and is the turn."""
+    known, clock = settings(tmp_path, model), AheadClock()
+    async with open_house(Settings.model_validate(known), URL, clock=clock) as house:
+        session = await begun(house)
+        space = house.tenancy.of(CALLER)
+        told = Order(agent="talker", prompt=FACT, session_id=session, submitted=True)
+        await killed(
+            births,
+            {
+                "settings": known, "url": URL, "role": "front", "point": point, "nth": 1,
+                "journal": str(tmp_path / "journal"), "order": msgspec.to_builtins(told),
+            },
+        )  # fmt: skip
+        accepted = point in ("append:Requested:stored", "accept:queued")
+        asked = Order(agent="talker", prompt=QUESTION, session_id=session, submitted=True)
+        with pytest.raises(Conflict) as busy:
+            await house.services.dispatcher.submit(space, CALLER, asked)
+        assert busy.value.code == "SESSION_BUSY"
+        clock.advance(31)
+        async with background() as working:
+            working.start_soon(house.crew.work, 1)
+            if accepted:
+                await house.crew.recovery.sweep()
+                held = (await house.services.sessions.get(space, CALLER, session)).value.running
+                await follow_to_the_end(house.services.dispatcher, space, held)
+            assert await finished(house, asked) == ("green" if accepted else "I do not know.")
+            seen = (await house.services.conversations.caught_up(space, CALLER, session)).value
+        assert (seen.turns, seen.running) == (2 if accepted else 1, "")
+
+
+async def test_server_and_nats_are_killed_between_turns(tmp_path: Path, model: Recaller) -> None:
+    """The next turn is another process's, and knows what was said."""
+    configured = tmp_path / "mcp-agents.toml"
+    lines = [f"{name} = {value!r}" for name, value in model.settings.items()]
+    configured.write_text("[[models]]\n" + "\n".join(lines).replace("'", '"') + "\n", "utf-8")
+    environment = {**os.environ, "MCP_AGENTS_SERVER__DATA_DIR": str(tmp_path / "data")}
+    token, session = "", ""
+    with socket.socket() as free:  # the same address again: tokens are for it
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    async with browserless() as http:
+        for prompt, answer in ((FACT, "Noted."), (QUESTION, "green")):
+            process = serving(environment, tmp_path, port)
+            assert process.stdout is not None
+            try:
+                url = process.stdout.readline().removeprefix("mcp-agents listening on ").strip()
+                token = token or issued(environment, tmp_path)
+                me = Wire(http, url, token)
+                if not session:
+                    assert (await me.call("agent_create", {"name": "talker", "virtual_model": "recaller"})).good
+                    session = (await me.call("session_create", {"agent": "talker"})).value["session_id"]
+                assert (await said(me, session, prompt)) == answer
+            finally:
+                process.send_signal(signal.SIGKILL)  # its NATS dies with it
+                process.wait(20)
+                process.stdout.close()
+
+
+def serving(environment: dict[str, str], folder: Path, port: int) -> "subprocess.Popen[str]":
+    """A server of its own, with its NATS."""
+    command = [sys.executable, "-m", "mcp_agents.server.cli", "serve", "--port", str(port)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=folder)
+
+
+def issued(environment: dict[str, str], folder: Path) -> str:
+    """A token of the tenant, by the command line."""
+    for arguments in (("tenant", "create", TENANT), ("token", "--tenant", TENANT, "--json")):
+        done = subprocess.run(
+            [sys.executable, "-m", "mcp_agents.server.cli", *arguments],
+            env=environment, capture_output=True, text=True, timeout=60, check=True, cwd=folder,
+        )  # fmt: skip
+    return str(msgspec.json.decode(done.stdout)["access_token"])
+
+
+async def said(me: Wire, session: str, prompt: str) -> str:
+    """What the agent answers in the session."""
+    try:
+        run = (await me.call("agent_execute", {"agent": "talker", "prompt": prompt, "session_id": session})).value
+    except httpx2.HTTPError as lost:
+        raise AssertionError("the server is gone") from lost
+    return str(run["text"])
