@@ -55,6 +55,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "session_share": {"session_id": _SESSION, "who": "role:operator", "may": "read"},
     "session_unshare": {"session_id": _SESSION, "who": "role:operator"},
     "session_export": {"session_id": _SESSION},
+    "session_report": {"session_id": _SESSION},
     "session_import": {"agent": "assistant", "export": {"format": "mcp-agents-session", "v": 1, "turns": []}},
     "execution_get": {"execution_id": _RUN},
     "execution_wait": {"execution_id": _RUN, "timeout_seconds": 30},

@@ -54,10 +54,9 @@ class Conversations:
                     "This session is a conversation with another agent.",
                     "Create a session with this agent.",
                 )
-            if session.state != "active":
-                raise Conflict(
-                    "SESSION_STATE", f"The session is {session.state}.", "Activate it, or create another session."
-                )
+            state = session.state_at(self._clock.now())
+            if state != "active":
+                raise Conflict("SESSION_STATE", f"The session is {state}.", "Activate it, or create another session.")
             if session.running not in ("", execution_id):
                 await self._end_of_last(space, session)
                 continue

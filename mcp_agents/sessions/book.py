@@ -7,6 +7,7 @@ anew. Not here: running turns (`execution.conversing`), taking sessions elsewher
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, Final, Literal
 
 import msgspec
@@ -41,9 +42,20 @@ class SessionBook:
         self._tokens, self._clock = tokens, clock
 
     async def create(
-        self, space: TenantSpace, principal: Principal, agent_id: str, *, window: Window, metadata: dict[str, Any]
+        self,
+        space: TenantSpace,
+        principal: Principal,
+        agent_id: str,
+        *,
+        window: Window,
+        metadata: dict[str, Any],
+        idle_seconds: int = 0,
+        max_seconds: int = 0,
     ) -> Versioned[Session]:
-        """A new session of the caller's. Raises `Invalid` for metadata that is too large."""
+        """A new session of the caller's, closed after so long without a turn, or in any case (0: never).
+
+        Raises `Invalid` for metadata that is too large.
+        """
         if len(msgspec.json.encode(metadata)) > METADATA_LIMIT:
             raise Invalid(
                 "METADATA_TOO_LARGE", f"Metadata is at most {METADATA_LIMIT // 1024} KiB.", "Keep it elsewhere."
@@ -58,6 +70,8 @@ class SessionBook:
             last_activity=now,
             metadata=metadata,
             window=window,
+            idle_seconds=idle_seconds,
+            expires_at=now + timedelta(seconds=max_seconds) if max_seconds else None,
         )
         return Versioned(session, await heads(space).create(session.id, value=session))
 
@@ -96,11 +110,12 @@ class SessionBook:
         `SESSION_STATE` where there is no way, `SESSION_BUSY` during a turn, `REVISION_CONFLICT`."""
 
         def to(old: Session) -> Session:
-            if old.state == state:
+            now = old.state_at(self._clock.now())
+            if now == state:
                 return old
-            if state not in _NEXT[old.state]:
+            if state not in _NEXT[now]:
                 raise Conflict(
-                    "SESSION_STATE", f"A session that is {old.state} cannot become {state}.", "Create another session."
+                    "SESSION_STATE", f"A session that is {now} cannot become {state}.", "Create another session."
                 )
             if old.running:
                 raise busy()
@@ -141,7 +156,7 @@ class SessionBook:
             others = tuple(pin for pin in old.pins if pin.text != text)
             if remove:
                 return msgspec.structs.replace(old, pins=others)
-            if old.state == "closed":
+            if old.state_at(self._clock.now()) == "closed":
                 raise Conflict("SESSION_STATE", "A closed session is not changed any more.", "Create another session.")
             if len(others) < len(old.pins):
                 return old

@@ -1,6 +1,6 @@
 """What is stored of a session: its head, and the turns in its log. Shapes and pure steps from one to the next."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 import msgspec
@@ -108,6 +108,10 @@ class Session(Struct, frozen=True, kw_only=True):
     pins: tuple[Pin, ...] = ()
     shares: tuple[Share, ...] = ()
     forked_from: str = ""
+    idle_seconds: int = 0
+    """After so long without a turn it is closed; 0: never."""
+    expires_at: datetime | None = None
+    """When it is closed in any case."""
     running: str = ""
     running_since: datetime | None = None
     v: int = 1
@@ -126,6 +130,13 @@ class Session(Struct, frozen=True, kw_only=True):
             tip=sequence,
             marks=(*self.marks, mark)[-MARKS:],
         )
+
+    def state_at(self, now: datetime) -> State:
+        """Its state: one that has run out of time is closed, whether anybody noticed or not. A turn that is under way
+        is finished."""
+        idle = bool(self.idle_seconds) and now - self.last_activity >= timedelta(seconds=self.idle_seconds)
+        over = self.expires_at is not None and now >= self.expires_at
+        return "closed" if not self.running and (idle or over) else self.state
 
     def allows(self, principal: Principal, may: May) -> bool:
         """Whether the owner, or whoever it was shared with, is the one who asks."""

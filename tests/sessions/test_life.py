@@ -203,3 +203,35 @@ async def test_a_removed_session_leaves_nothing(talk: Talk) -> None:
     assert [message async for _, message in link.each("CB_SESSIONS", subject, 0)] == []
     assert await objects.get(stored[0]["object"]) is None
     assert (await talk.me.call("execution_get", {"execution_id": run_id})).good
+
+
+async def test_a_session_that_runs_out_of_time_is_closed(talk: Talk) -> None:
+    """Some time after its last turn, or after its first day; each turn begins the wait anew."""
+    idle, short = await talk.begin(idle_seconds=100), await talk.begin(max_seconds=150)
+    for _ in range(2):
+        talk.clock.advance(60)
+        assert (await talk.say(idle, "Still here."))["text"] == "Noted."
+    assert (await talk.seen(short))["state"] == "active"
+    talk.clock.advance(60)
+    refused = await talk.me.call("agent_execute", {"agent": "talker", "prompt": "late", "session_id": short})
+    assert refused.error["code"] == "SESSION_STATE"
+    assert (await talk.say(idle, "Still here, too."))["text"] == "Noted."
+    talk.clock.advance(101)
+    assert (await talk.seen(idle))["state"] == "closed"
+    closed = (await talk.me.call("session_list", {"state": "closed", "limit": 100})).value["sessions"]
+    assert {idle, short} <= {each["session_id"] for each in closed}
+    assert (await talk.me.call("session_activate", {"session_id": idle})).error["code"] == "SESSION_STATE"
+    assert (await talk.me.call("session_messages", {"session_id": idle})).value["turns"]
+
+
+async def test_a_budget_of_a_session_stops_the_call_that_would_break_it(talk: Talk) -> None:
+    """And no other session's."""
+    session, other = await talk.begin(), await talk.begin()
+    limit = {"scope": "session", "subject": session, "period": "total", "limit_tokens": 20}
+    assert (await talk.me.call("budget_set", limit)).good
+    asked = len(talk.model.asked)
+    given = {"agent": "talker", "prompt": "word " * 200, "session_id": session}
+    refused = await talk.me.call("agent_execute", given)
+    assert refused.result["structuredContent"]["error"]["code"] == "BUDGET_EXHAUSTED"
+    assert len(talk.model.asked) == asked
+    assert (await talk.say(other, "word " * 200))["text"] == "Noted."

@@ -38,6 +38,7 @@ ALLOWED: dict[str, tuple[dict[str, Any], str]] = {
     "session_get": ({}, "read"),
     "session_messages": ({}, "read"),
     "session_export": ({}, "read"),
+    "session_report": ({}, "read"),
     "session_fork": ({}, "read"),
     "session_pin": ({"text": "x"}, "write"),
     "agent_execute": ({"agent": "talker", "prompt": "hi"}, "write"),

@@ -300,6 +300,7 @@ TOOLS: dict[str, tuple[dict[str, str], Others]] = {
     "session_share": ({"session_id": "session"}, always(who="role:viewer")),
     "session_unshare": ({"session_id": "session"}, always(who="role:viewer")),
     "session_export": ({"session_id": "session"}, nothing_else),
+    "session_report": ({"session_id": "session"}, nothing_else),
     "session_import": ({"agent": "agent"}, always(export=NO_SESSION)),
     "execution_get": ({"execution_id": "run"}, nothing_else),
     "execution_wait": ({"execution_id": "run"}, nothing_else),

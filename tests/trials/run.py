@@ -1,4 +1,4 @@
-"""The trials at full size: `python -m tests.trials.run budget faults overload guesses price`, or `make trials`.
+"""The trials at full size: `python -m tests.trials.run budget faults overload guesses price talks`, or `make trials`.
 
 Prints what was found and exits 1 when something must not be; docs/trials.md says what the figures mean.
 """
@@ -15,7 +15,7 @@ from typing import Final
 import anyio
 import click
 
-from tests.trials import budget, faults, guesses, overload, price
+from tests.trials import budget, faults, guesses, overload, price, talks
 
 _KILLS: Final = (0, 1, 1, 2, 3)
 _RUNS: Final = 10_000
@@ -25,6 +25,8 @@ _SECONDS: Final = 15.0
 _RATIO: Final = 1.5
 _GUESSES: Final = 100
 _CALLS: Final = 1_000
+_LENGTHS: Final = (100, 1_000, 10_000)
+_TURNS: Final = 1_000
 
 
 async def _budget(folder: Path) -> list[str]:
@@ -86,12 +88,25 @@ async def _price(folder: Path) -> list[str]:
     return []
 
 
+async def _talks(folder: Path) -> list[str]:
+    found = await talks.trial(folder, lengths=_LENGTHS, times=_GUESSES, ran=_TURNS, seed=1)
+    for turns, took in found.opened.items():
+        click.echo(
+            f"  {turns} turns: {median(took) * 1000:.2f} ms to begin the next one and read its window of "
+            f"{talks.WINDOW} tokens, {found.ratio(turns):.3f} of the shortest"
+        )
+    click.echo(f"  {found.log_bytes:.0f} bytes stored for each turn, {found.head_bytes} in the head")
+    click.echo(f"  {found.kept / 1024 / 1024:.2f} MiB of memory kept for 1,000 turns run")
+    return []
+
+
 _TRIALS: Final[dict[str, Callable[[Path], Awaitable[list[str]]]]] = {
     "budget": _budget,
     "faults": _faults,
     "overload": _overload,
     "guesses": _guesses,
     "price": _price,
+    "talks": _talks,
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tests.trials import budget, faults, guesses, overload, price
+from tests.trials import budget, faults, guesses, overload, price, talks
 
 pytestmark = pytest.mark.anyio
 
@@ -77,3 +77,12 @@ async def test_the_price_is_asked_for_each_way(tmp_path: Path) -> None:
         found = await price.trial(tmp_path, times=5, seed=1)
     assert [len(took) for took in found.calls.values()] == [5] * 5
     assert set(found.decisions) == set(price.RULES)
+
+
+async def test_sessions_are_begun_whatever_their_length(tmp_path: Path) -> None:
+    """Each length is measured, and turns that are run store something."""
+    with anyio.fail_after(120):
+        found = await talks.trial(tmp_path, lengths=(70, 140), times=3, ran=5, seed=1)
+    assert [len(took) for took in found.opened.values()] == [3, 3]
+    assert found.log_bytes > 0
+    assert found.head_bytes > 0

@@ -52,6 +52,7 @@ SESSIONS: Final = {
     "session_share": "sessions:run",
     "session_unshare": "sessions:run",
     "session_export": "sessions:read",
+    "session_report": "sessions:read",
     "session_import": "sessions:run",
     "cb://sessions/{id}": "sessions:read",
 }

@@ -3,10 +3,13 @@
 from typing import Any, Literal
 
 import msgspec
+from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field
 
 from mcp_agents.kernel.tenancy import Topic
+from mcp_agents.sessions import report
 from mcp_agents.sessions.record import PIN_LIMIT, State, Window
+from mcp_agents.sessions.report import Report
 from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints, Listed
 from mcp_agents_tools.surface.sessions.shapes import (
     ID,
@@ -45,6 +48,10 @@ class Creation(Arguments):
         default_factory=lambda: WindowArgument.model_validate({}), description="How much of it goes with each prompt."
     )
     metadata: dict[str, Any] = Field(default_factory=dict, description="Stored and returned, never shown to the model.")
+    idle_seconds: int = Field(
+        0, ge=0, le=31_536_000, description="After so long without a turn the session is closed; 0: never."
+    )
+    max_seconds: int = Field(0, ge=0, le=315_360_000, description="After so long it is closed in any case; 0: never.")
 
 
 class Change(Arguments):
@@ -74,6 +81,19 @@ class Reading(Arguments):
     limit: int = Field(20, ge=1, le=100, description="Turns on a page.")
 
 
+class Reporting(Arguments):
+    """What to report on."""
+
+    session_id: str = ID
+
+
+class SessionReport(Struct, frozen=True, kw_only=True):
+    """Figures of a session, and the same as Markdown."""
+
+    report: Report
+    markdown: str
+
+
 class Pinning(Arguments):
     """What to keep in sight."""
 
@@ -91,29 +111,36 @@ async def session_create(call: Call, args: Creation) -> SessionView:
     agent = (await call.services.agents.get(call.space, args.agent)).value
     shape = Window(policy=args.window.policy, max_tokens=args.window.max_tokens)
     made = await call.services.sessions.create(
-        call.space, call.principal, agent.id, window=shape, metadata=args.metadata
+        call.space,
+        call.principal,
+        agent.id,
+        window=shape,
+        metadata=args.metadata,
+        idle_seconds=args.idle_seconds,
+        max_seconds=args.max_seconds,
     )
-    return view(made)
+    return view(call, made)
 
 
 @plugin.tool("session_get", title="Get a session", arguments=SessionRef, result=SessionView, hints=READS)
 async def session_get(call: Call, args: SessionRef) -> SessionView:
     """Returns a session with what it has come to: turns, tokens, cost, and what of it a prompt goes with now."""
-    return view(await found(call, args.session_id))
+    return view(call, await found(call, args.session_id))
 
 
 @plugin.tool("session_list", title="List sessions", arguments=SessionListing, result=SessionPage, hints=READS)
 async def session_list(call: Call, args: SessionListing) -> SessionPage:
     """Lists your sessions, newest first."""
     agent = (await call.services.agents.get(call.space, args.agent)).value.id if args.agent else ""
+    now = call.services.clock.now()
     fit = [
         each
         for each in await call.services.sessions.all(call.space, call.principal)
         if agent in ("", each.value.agent_id)
-        and args.state in ("", each.value.state)
+        and args.state in ("", each.value.state_at(now))
         and (not args.cursor or each.value.id < args.cursor)
     ]
-    page = tuple(view(each) for each in fit[: args.limit])
+    page = tuple(view(call, each) for each in fit[: args.limit])
     return SessionPage(sessions=page, next_cursor=page[-1].session_id if len(fit) > args.limit else "")
 
 
@@ -130,6 +157,16 @@ async def session_messages(call: Call, args: Reading) -> TurnPage:
         turns=tuple(turn_view(turn) for turn in turns),
         next_before=turns[-1].number if more else 0,
     )
+
+
+@plugin.tool("session_report", title="Report on a session", arguments=Reporting, result=SessionReport, hints=READS)
+async def session_report(call: Call, args: Reporting) -> SessionReport:
+    """Returns what a session has come to, as figures and as Markdown: cost, tokens, models, tools, slow and failed
+    turns, how much of it the model is still shown, and what could be done about what stands out."""
+    session = (await found(call, args.session_id)).value
+    turns, _ = await call.services.sessions.turns(call.space, session, limit=session.turns)
+    made = report.report(session, turns)
+    return SessionReport(report=made, markdown=report.markdown(made))
 
 
 @plugin.tool(
@@ -182,7 +219,8 @@ async def session_pin(call: Call, args: Pinning) -> SessionView:
     """Keeps a text in sight: every prompt of the session goes with it, however long the conversation grows."""
     await found(call, args.session_id)
     return view(
-        await call.services.sessions.pin(call.space, call.principal, args.session_id, args.text, remove=args.remove)
+        call,
+        await call.services.sessions.pin(call.space, call.principal, args.session_id, args.text, remove=args.remove),
     )
 
 
@@ -190,7 +228,7 @@ async def _moved(call: Call, args: Change, state: State) -> SessionView:
     await found(call, args.session_id)
     sessions = call.services.sessions
     return view(
-        await sessions.move(call.space, call.principal, args.session_id, state, expected=args.expected_revision)
+        call, await sessions.move(call.space, call.principal, args.session_id, state, expected=args.expected_revision)
     )
 
 
@@ -216,4 +254,4 @@ async def session_resource(call: Call, id: str) -> Any:
     """One session with its last turns."""
     kept = await found(call, id)
     turns, _ = await call.services.sessions.turns(call.space, kept.value, limit=10)
-    return msgspec.to_builtins({"session": view(kept), "turns": [turn_view(turn) for turn in turns]})
+    return msgspec.to_builtins({"session": view(call, kept), "turns": [turn_view(turn) for turn in turns]})

@@ -68,7 +68,7 @@ async def session_fork(call: Call, args: Forking) -> SessionView:
     """Begins a session of your own with a copy of another one's turns, up to one of them: to try something else from
     there. The other one stays as it is."""
     session = (await found(call, args.session_id)).value
-    return view(await call.services.copies.fork(call.space, call.principal, session, args.turn))
+    return view(call, await call.services.copies.fork(call.space, call.principal, session, args.turn))
 
 
 @plugin.tool(
@@ -77,7 +77,7 @@ async def session_fork(call: Call, args: Forking) -> SessionView:
 async def session_share(call: Call, args: Sharing) -> SessionView:
     """Lets somebody else of your tenant, or a role, read your session, or take turns in it too."""
     sessions = call.services.sessions
-    return view(await sessions.share(call.space, call.principal, args.session_id, args.who, args.may))
+    return view(call, await sessions.share(call.space, call.principal, args.session_id, args.who, args.may))
 
 
 @plugin.tool(
@@ -90,7 +90,7 @@ async def session_share(call: Call, args: Sharing) -> SessionView:
 async def session_unshare(call: Call, args: Unsharing) -> SessionView:
     """Takes back what session_share gave; it counts from the next call on."""
     sessions = call.services.sessions
-    return view(await sessions.share(call.space, call.principal, args.session_id, args.who, None))
+    return view(call, await sessions.share(call.space, call.principal, args.session_id, args.who, None))
 
 
 @plugin.tool("session_export", title="Export a session", arguments=Exporting, result=Exported, hints=READS)
@@ -108,4 +108,4 @@ async def session_export(call: Call, args: Exporting) -> Exported:
 async def session_import(call: Call, args: Importing) -> SessionView:
     """Begins a session of your own with the turns of an exported one."""
     agent = (await call.services.agents.get(call.space, args.agent)).value
-    return view(await call.services.copies.imported(call.space, call.principal, agent.id, args.export))
+    return view(call, await call.services.copies.imported(call.space, call.principal, agent.id, args.export))

@@ -59,6 +59,8 @@ class SessionView(Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any]
     shares: tuple[ShareView, ...]
     forked_from: str
+    idle_seconds: int
+    expires_at: datetime | None
     running: str
     revision: int
 
@@ -120,8 +122,8 @@ class SessionRef(Arguments):
     session_id: str = ID
 
 
-def view(kept: Versioned[Session]) -> SessionView:
-    """As the caller sees it."""
+def view(call: Call, kept: Versioned[Session]) -> SessionView:
+    """As the caller sees it at this moment."""
     session, shown = kept.value, window.stretch(kept.value)
     return SessionView(
         session_id=session.id,
@@ -141,10 +143,12 @@ def view(kept: Versioned[Session]) -> SessionView:
             window_tokens=shown.tokens,
             pinned=tuple(pin.text for pin in session.pins),
         ),
-        state=session.state,
+        state=session.state_at(call.services.clock.now()),
         metadata=session.metadata,
         shares=tuple(ShareView(who=each.who, may=each.may) for each in session.shares),
         forked_from=session.forked_from,
+        idle_seconds=session.idle_seconds,
+        expires_at=session.expires_at,
         running=session.running,
         revision=kept.revision,
     )
