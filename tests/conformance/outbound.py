@@ -59,7 +59,7 @@ async def main(url: str) -> None:
     async with UpstreamHub(rule, clock=clock) as hub:
         servers = StoredToolServers(hub, secrets, sign_ins, clock, stdio="off")
         sign_in = _auth(scenario, context)
-        if sign_in.type == "client_credentials":
+        if sign_in.client_secret:  # the person knows where the client was registered
             sign_in = replace(sign_in, issuer=(await oauth.discover(url)).issuer)
         await servers.add(space, person, ToolServerSpec(name="suite", transport="http", url=url, auth=sign_in))
         toolsets = UpstreamToolsets(hub, servers)
@@ -86,7 +86,7 @@ def _call(tool: str) -> Invocation:
 def _auth(scenario: str, context: dict[str, Any]) -> UpstreamAuth:
     known = {name: str(context.get(name, "")) for name in ("client_id", "client_secret")}
     if scenario.startswith("auth/client-credentials"):
-        return UpstreamAuth(type="client_credentials", issuer=HOME, **known)
+        return UpstreamAuth(type="client_credentials", **known)
     if scenario.startswith("auth/"):
         return UpstreamAuth(type="authorization_code", **known)
     return UpstreamAuth()
