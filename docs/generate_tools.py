@@ -56,6 +56,13 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "session_unshare": {"session_id": _SESSION, "who": "role:operator"},
     "session_export": {"session_id": _SESSION},
     "session_report": {"session_id": _SESSION},
+    "memory_list": {"agent": "assistant", "about": "user", "q": "invoice"},
+    "memory_edit": {
+        "memory_id": "mem_06f0a1b2c3d4e5f6g7h8i9jkln",
+        "text": "Invoices go to accounts@example.org.",
+        "expected_revision": 12,
+    },
+    "memory_erase": {"everything": True},
     "session_import": {"agent": "assistant", "export": {"format": "mcp-agents-session", "v": 1, "turns": []}},
     "execution_get": {"execution_id": _RUN},
     "execution_wait": {"execution_id": _RUN, "timeout_seconds": 30},

@@ -89,7 +89,9 @@ class Children:
             submitted=True,
             traceparent=child_of(run.requested.traceparent),
             depth=run.requested.depth + 1,
-            parent=Parent(execution_id=run.execution_id, agent_id=run.agent.id, effect_id=call.effect_id),
+            parent=Parent(
+                execution_id=run.execution_id, agent_id=run.agent.id, effect_id=call.effect_id, session_id=run.within
+            ),
             portion=Limits.of(run).share(run, share, self.clock.now()),
             chain=run.requested.chain,
         )

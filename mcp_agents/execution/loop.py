@@ -246,6 +246,7 @@ class Loop:
             depth=run.requested.depth + 1,
             chain=run.requested.chain,
             session_id=run.requested.session.id if run.requested.session else "",
+            within=run.within,
         )
         self._faults.reach("tool:send")
         outcome = await hands.toolset.call(invocation)

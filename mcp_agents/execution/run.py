@@ -393,6 +393,12 @@ class Run:
         return next(call for call in self.turns[-1].calls if call.effect_id == effect_id)
 
     @property
+    def within(self) -> str:
+        """The session whose turn it is, or the run that called it, or one further up; "" for none."""
+        asked = self.requested
+        return asked.session.id if asked.session else asked.parent.session_id if asked.parent else ""
+
+    @property
     def finished(self) -> bool:
         """Whether a final event was recorded."""
         return self.status in FINAL

@@ -94,11 +94,13 @@ class Portion(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Parent(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The run that started this one as a tool, its agent, and the call that did it."""
+    """The run that started this one as a tool, its agent, and the call that did it. `session_id` is the session whose
+    turn that run is, or one further up; "" for none."""
 
     execution_id: str
     agent_id: str
     effect_id: str
+    session_id: str = ""
 
 
 class InSession(Struct, frozen=True, kw_only=True, omit_defaults=True):

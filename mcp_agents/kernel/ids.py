@@ -10,10 +10,10 @@ from typing import Final, Literal
 
 from mcp_agents.kernel.clock import Clock
 
-Prefix = Literal["ag", "ex", "eff", "apr", "ts", "cl", "us", "inv", "se"]
+Prefix = Literal["ag", "ex", "eff", "apr", "ts", "cl", "us", "inv", "se", "mem"]
 
 _ALPHABET: Final = "0123456789abcdefghijklmnopqrstuv"  # base32hex: sorts like the number it encodes
-_ID: Final = re.compile(r"^(ag|ex|eff|apr|ts|cl|us|inv|se)_[0-9a-v]{26}$")
+_ID: Final = re.compile(r"^(ag|ex|eff|apr|ts|cl|us|inv|se|mem)_[0-9a-v]{26}$")
 TENANT: Final = re.compile(r"^[a-z0-9-]{1,40}$")
 PLATFORM: Final = "_platform"
 """What belongs to no tenant, where a tenant's name stands else; no tenant can be called so."""

@@ -22,6 +22,7 @@ Bucket = Literal[
     "cb_policies",
     "cb_vault",
     "cb_agent_sessions",
+    "cb_memories",
 ]
 BUCKETS: tuple[Bucket, ...] = get_args(Bucket)
 OF_PLATFORM: frozenset[Bucket] = frozenset({"cb_tenants", "cb_auth"})

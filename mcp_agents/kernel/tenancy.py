@@ -159,7 +159,14 @@ class Records(Generic[T]):
 
     async def all(self, *parts: str) -> list[Versioned[T]]:
         """Every record with exactly one more key part behind `parts`, in key order."""
-        pattern = ".".join([*(_token(part) for part in (*self._prefix, *parts)), "*"])
+        return await self._matching(parts, "*")
+
+    async def below(self, *parts: str) -> list[Versioned[T]]:
+        """Every record with any number of key parts behind `parts`, in key order."""
+        return await self._matching(parts, ">")
+
+    async def _matching(self, parts: tuple[str, ...], rest: str) -> list[Versioned[T]]:
+        pattern = ".".join([*(_token(part) for part in (*self._prefix, *parts)), rest])
         return [
             Versioned(self._decode(record.value), record.revision)
             async for record in self._store.scan(self._bucket, pattern)

@@ -40,7 +40,8 @@ class Invocation:
     """One call about to be sent. `effect_id` travels to the tool server as its idempotency key.
 
     `timeout` is in seconds; `depth` counts the agents above this run and `chain` names them and the run's own, so
-    that circles end. `session_id` is the session whose turn the run is, "" for none.
+    that circles end. `session_id` is the session whose turn the run is, "" for none; `within` that of the run or of one
+    that called it.
     """
 
     effect_id: str
@@ -52,6 +53,7 @@ class Invocation:
     depth: int = 0
     chain: tuple[str, ...] = ()
     session_id: str = ""
+    within: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

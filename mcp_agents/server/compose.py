@@ -86,6 +86,7 @@ from mcp_agents.security.secrets import TenantSecrets
 from mcp_agents.server.config import ModelSettings, Settings, environment
 from mcp_agents.sessions.book import SessionBook
 from mcp_agents.sessions.copies import SessionCopies
+from mcp_agents.sessions.memory import Memories
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,8 +154,8 @@ async def open_house(
         sign_ins = SignIns(credentials, oauth, auth.identities, tenant_secrets, clock, public_url, document)
         tool_servers = StoredToolServers(hub, tenant_secrets, sign_ins, clock, stdio=settings.stdio)
         tokens = TiktokenCounter()
-        sessions = SessionBook(tokens, clock)
-        rooms = Rooms(AgentStates(clock), sessions)
+        sessions, memories = SessionBook(tokens, clock), Memories(clock)
+        rooms = Rooms(AgentStates(clock), sessions, memories)
         toolsets = CompositeToolsets(UpstreamToolsets(hub, tool_servers), rooms)
 
         agents = AgentCatalog(clock, Checks(model=models.check, unknown=toolsets.unknown), public_url)
@@ -186,6 +187,7 @@ async def open_house(
                 sessions=sessions,
                 conversations=conversations,
                 copies=SessionCopies(tokens, clock),
+                memories=memories,
                 questions=Questions(post, approvals, register),
                 register=register,
                 post=post,

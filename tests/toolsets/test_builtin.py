@@ -18,6 +18,7 @@ from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.toolserver import ToolServerSpec
 from mcp_agents.kernel.toolset import Outcome, Refused, Returned
 from mcp_agents.sessions.book import SessionBook
+from mcp_agents.sessions.memory import Memories
 from tests.toolsets.conftest import ADMIN, STRANGER, House, invocation
 
 EVERY = ("builtin/*",)
@@ -26,7 +27,8 @@ EVERY = ("builtin/*",)
 def toolsets(house: House) -> CompositeToolsets:
     """Everything an agent can be bound to."""
     return CompositeToolsets(
-        house.toolsets(), Rooms(AgentStates(house.clock), SessionBook(TiktokenCounter(), house.clock))
+        house.toolsets(),
+        Rooms(AgentStates(house.clock), SessionBook(TiktokenCounter(), house.clock), Memories(house.clock)),
     )
 
 

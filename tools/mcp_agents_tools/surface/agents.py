@@ -9,6 +9,7 @@ from pydantic import Field
 
 from mcp_agents.agents.catalog import VERSIONS_KEPT
 from mcp_agents.agents.spec import Agent, AgentDraft, AgentLimits, AgentPolicy, Label, Limits, Policy
+from mcp_agents.kernel import ids
 from mcp_agents.kernel.errors import NotFound
 from mcp_agents.kernel.tenancy import Topic, Versioned
 from mcp_agents_tools.surface import scopes
@@ -295,8 +296,15 @@ async def agent_set_active(call: Call, args: AgentActivation) -> AgentView:
     hints=Hints(destructive=True, idempotent=True),
 )
 async def agent_delete(call: Call, args: AgentDeletion) -> Deleted:
-    """Deletes an agent with its versions and its state, and frees its name. Its executions stay readable."""
-    gone = await call.services.agents.delete(call.space, args.agent, args.expected_revision)
+    """Deletes an agent with its versions, its state and its memories, and frees its name. Its executions stay
+    readable."""
+    try:
+        gone = await call.services.agents.delete(call.space, args.agent, args.expected_revision)
+    except NotFound:
+        if ids.is_id(args.agent, "ag"):  # a deletion that died halfway is completed
+            await call.services.memories.forget_agent(call.space, args.agent)
+        raise
+    await call.services.memories.forget_agent(call.space, gone.id)
     return Deleted(id=gone.id, name=gone.name)
 
 

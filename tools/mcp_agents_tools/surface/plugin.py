@@ -33,6 +33,7 @@ from mcp_agents.security.audit import AuditTrail
 from mcp_agents.security.policy.engine import PolicyEngine
 from mcp_agents.sessions.book import SessionBook
 from mcp_agents.sessions.copies import SessionCopies
+from mcp_agents.sessions.memory import Memories
 from mcp_agents_tools.surface.clients import NOBODY, Client, HandOver
 
 
@@ -57,6 +58,7 @@ class Services:
     sessions: SessionBook
     conversations: Conversations
     copies: SessionCopies
+    memories: Memories
     questions: Questions
     register: Register
     post: Post

@@ -54,6 +54,9 @@ SESSIONS: Final = {
     "session_export": "sessions:read",
     "session_report": "sessions:read",
     "session_import": "sessions:run",
+    "memory_list": "sessions:read",
+    "memory_edit": "sessions:run",  # of what is remembered about the tenant: also agents:write
+    "memory_erase": "sessions:run",  # likewise
     "cb://sessions/{id}": "sessions:read",
 }
 APPROVALS: Final = {

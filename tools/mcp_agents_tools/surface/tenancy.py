@@ -6,6 +6,7 @@ from msgspec import Struct
 from pydantic import Field
 
 from mcp_agents.kernel.administration import ClientOrder, ClientView, Invited, Member, Registered, TenantView
+from mcp_agents.kernel.errors import NotFound
 from mcp_agents_tools.surface import scopes
 from mcp_agents_tools.surface.governance.roles import USER, Nothing, RoleName, Roles
 from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints, Plugin
@@ -123,8 +124,13 @@ async def user_list(call: Call, _args: Nothing) -> Members:
 @plugin.tool("user_remove", title="Remove a member", arguments=MemberRef, result=Removed, hints=_CHANGES)
 async def user_remove(call: Call, args: MemberRef) -> Removed:
     """Ends a membership, with every grant made in it, or withdraws an invitation. Runs of the person end at their next
-    step. The last administrator cannot be removed."""
-    await call.services.administration.remove(call.principal, args.user_id)
+    step, and what agents remember about the person is erased. The last administrator cannot be removed."""
+    try:
+        await call.services.administration.remove(call.principal, args.user_id)
+    except NotFound:  # a removal that died halfway is completed
+        await call.services.memories.forget_user(call.space, args.user_id)
+        raise
+    await call.services.memories.forget_user(call.space, args.user_id)
     return Removed(user_id=args.user_id)
 
 

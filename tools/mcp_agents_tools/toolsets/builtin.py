@@ -1,16 +1,15 @@
 """The tools of the house itself: `builtin/state_get` and `builtin/state_set`, an agent's memory between runs,
-`builtin/search_session`, which looks up what was said earlier in the conversation, and `builtin/ask_user`, which asks a
-person.
+`builtin/search_session`, which looks up what was said earlier in the conversation, `builtin/ask_user`, which asks a
+person, and those of `remembering`.
 
-All but the last are called here, in the worker, and reach nothing but the acting agent's own state and its run's own
-session: whose they are follows from the principal and the run, never from an argument. What the state is and how it is
-changed is `agents.state`. A question is only declared here: the loop makes it of the call. `composite` joins these
-tools with those of tool servers.
+All but the question are called here, in the worker, and reach nothing but the acting agent's own state, its run's own
+session, and what it remembers: whose they are follows from the principal and the run, never from an argument. What the
+state is and how it is changed is `agents.state`. A question is only declared here: the loop makes it of the call.
+`composite` joins these tools with those of tool servers.
 """
 
-import hashlib
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -21,6 +20,10 @@ from mcp_agents.kernel.tenancy import TenantSpace, Versioned
 from mcp_agents.kernel.toolserver import BUILTIN, UpstreamTool
 from mcp_agents.kernel.toolset import Invocation, Outcome, Refused, Returned, Tool
 from mcp_agents.sessions.book import SessionBook
+from mcp_agents.sessions.memory import Memories
+from mcp_agents_tools.toolsets import remembering
+from mcp_agents_tools.toolsets.declaring import declared
+from mcp_agents_tools.toolsets.remembering import Remembering
 
 _ASK: Final = "ask_user"
 _GET: Final = "state_get"
@@ -31,21 +34,8 @@ _SHOWN: Final = 2_000
 """Characters of one message that are shown."""
 
 
-def _declared(name: str, title: str, description: str, schema: dict[str, Any], *, read_only: bool) -> UpstreamTool:
-    said = msgspec.json.encode([name, title, description, schema], order="sorted")
-    return UpstreamTool(
-        name=name,
-        title=title,
-        description=description,
-        input_schema=schema,
-        read_only=read_only,
-        idempotent=True,
-        fingerprint=hashlib.sha256(said).hexdigest(),
-    )
-
-
-TOOLS: Final = (
-    _declared(
+_STARRED: Final = (
+    declared(
         _ASK,
         "Ask a person",
         "Asks the person you work for something only they can tell, and returns their answer. Ask only what you need "
@@ -66,7 +56,7 @@ TOOLS: Final = (
         },
         read_only=True,
     ),
-    _declared(
+    declared(
         _SEARCH,
         "Search the conversation",
         "Looks up earlier turns of this conversation that you are not shown any more: those in which a text occurs, "
@@ -79,14 +69,14 @@ TOOLS: Final = (
         },
         read_only=True,
     ),
-    _declared(
+    declared(
         _GET,
         "Read what you remember",
         "Returns the JSON object that you keep from one run to the next; empty at first.",
         {"type": "object", "properties": {}, "additionalProperties": False},
         read_only=True,
     ),
-    _declared(
+    declared(
         _SET,
         "Remember something",
         "Changes the JSON object that you keep from one run to the next, for yourself in later runs, and returns it. "
@@ -100,17 +90,20 @@ TOOLS: Final = (
         read_only=False,
     ),
 )
+"""What `builtin/*` stands for."""
+TOOLS: Final = tuple(sorted((*_STARRED, *remembering.TOOLS), key=lambda tool: tool.name))
 """In the order of their names. All of them may be repeated: a change is applied once per effect id."""
 
 _BY_NAME: Final = {tool.name: tool for tool in TOOLS}
 
 
 def chosen(binding: str) -> tuple[UpstreamTool, ...]:
-    """The tools that a binding names; empty for a binding to anything else, or to a tool there is not."""
+    """The tools that a binding names; empty for a binding to anything else, or to a tool there is not. Those of
+    `remembering` have to be named one by one."""
     server, _, name = binding.partition("/")
     if server != BUILTIN:
         return ()
-    return TOOLS if name == "*" else tuple(tool for tool in TOOLS if tool.name == name)
+    return _STARRED if name == "*" else tuple(tool for tool in TOOLS if tool.name == name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +112,7 @@ class Rooms:
 
     states: AgentStates
     sessions: SessionBook
+    memories: Memories
 
 
 class BuiltinToolset:
@@ -128,6 +122,7 @@ class BuiltinToolset:
         self._states, self._sessions = rooms.states, rooms.sessions
         self._space, self._principal = space, principal
         self._agent_id = principal.actors[-1] if principal.actors else ""
+        self._remembering = Remembering(rooms.memories, rooms.sessions, space, principal, self._agent_id)
         names = {tool.name for binding in bindings for tool in chosen(binding)} if self._agent_id else set[str]()
         self._names = {f"{BUILTIN}__{name}": name for name in sorted(names)}
 
@@ -142,7 +137,7 @@ class BuiltinToolset:
                 repeatable=True,
                 origin=f"{BUILTIN}/{name}",
                 read_only=_BY_NAME[name].read_only,
-                destructive=False,
+                destructive=_BY_NAME[name].destructive,
                 open_world=False,
                 asks=name == _ASK,
             )
@@ -152,11 +147,14 @@ class BuiltinToolset:
     async def call(self, invocation: Invocation) -> Outcome:
         """Calls the tool once. Raises only what our own store raises."""
         try:
-            if self._names.get(invocation.tool) == _GET:
+            name = self._names.get(invocation.tool, "")
+            if name in remembering.NAMES:
+                return await self._remembering.call(name, invocation)
+            if name == _GET:
                 return _returned(await self._states.get(self._space, self._agent_id))
-            if self._names.get(invocation.tool) == _SET:
+            if name == _SET:
                 return await self._set(invocation)
-            if self._names.get(invocation.tool) == _SEARCH:
+            if name == _SEARCH:
                 return await self._search(invocation)
         except (Denied, Exhausted, Invalid, NotFound) as error:
             return Refused(code=error.code, message=f"{error.public} {error.next_step}")

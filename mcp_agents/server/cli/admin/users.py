@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from mcp_agents.kernel.ids import PLATFORM
+from mcp_agents.kernel.principal import Principal
 from mcp_agents.server.cli.admin.acting import acting, looking, roles_choice
 from mcp_agents.server.cli.common import config_option, json_option, runs_async, show
 
@@ -114,6 +115,9 @@ async def delete(config: Path | None, user_id: str, yes: bool, as_json: bool) ->
         for name in gone.memberships:
             await house.auth.families.revoke_of(name, user_id)
         await house.auth.users.delete(user_id)
+        for name in gone.memberships:
+            space = house.tenancy.of(Principal(tenant=name, subject=user_id, scopes=frozenset()))
+            await house.services.memories.forget_user(space, user_id)
         show({"user_id": user_id, "deleted": True}, as_json=as_json, text=f"Deleted {user_id}.")
 
 

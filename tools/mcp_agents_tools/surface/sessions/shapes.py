@@ -17,7 +17,7 @@ plugin = Plugin(
     "sessions",
     title="Sessions",
     scopes=scopes.SESSIONS,
-    asks_also=frozenset({"sessions:admin"}),  # other people's sessions
+    asks_also=frozenset({"sessions:admin", "agents:write"}),  # other people's sessions; memories about the tenant
 )
 
 ID = Field(min_length=1, max_length=64, description="The session.")
