@@ -13,13 +13,6 @@ from tests.sessions.recaller import Recaller, recaller
 from tests.support.clock import AheadClock
 from tests.support.served import Served, served
 
-
-@pytest.fixture(scope="package")
-def anyio_backend() -> str:
-    """Asyncio, as the server runs."""
-    return "asyncio"
-
-
 RULES = {"name": "rule-based", "litellm_model": "rule-based"}
 
 
