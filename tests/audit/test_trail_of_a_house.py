@@ -40,7 +40,7 @@ async def raw(there: World) -> bytes:
 async def everything_administered(me: Tenant, url: str) -> dict[str, dict[str, Any]]:
     """A good call of every tool that is written down, by the tool's name."""
     member, _ = await me.member()
-    client, session = await me.client(), await me.session()
+    client, session, memory = await me.client(), await me.session(), await me.memory()
     export = (await me.wire.call("session_export", {"session_id": session})).value["export"]
     return {
         "tenant_update": {"title": "Another"},
@@ -65,6 +65,8 @@ async def everything_administered(me: Tenant, url: str) -> dict[str, dict[str, A
         },
         "tool_server_authorize": {"name": "peer", "token": f"{SECRET}-2"},
         "tool_server_remove": {"name": "peer"},
+        "memory_edit": {"memory_id": memory, "text": SECRET},
+        "memory_erase": {"memory_id": memory},
         "session_create": {"agent": await me.twin(), "metadata": {"secret": SECRET}},
         "session_pin": {"session_id": session, "text": SECRET},
         "session_share": {"session_id": session, "who": "role:viewer"},

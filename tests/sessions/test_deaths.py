@@ -149,6 +149,42 @@ async def test_a_front_end_that_dies_over_a_turn_holds_its_session_up_for_half_a
         assert (seen.turns, seen.running) == (2 if accepted else 1, "")
 
 
+REMEMBERING = ("append:ModelAnswered+ToolClaimed:stored", "tool:send", "tool:answered", "append:ToolDone:before")
+
+
+@pytest.mark.parametrize("point", REMEMBERING)
+async def test_a_worker_that_dies_over_a_memory_leaves_it_once(tmp_path: Path, births: Nursery, point: str) -> None:
+    """Between the claim of the call and its end: whoever takes the run over sends it again, and it is there once."""
+    known = {
+        "server": {"data_dir": str(tmp_path), "workers": 0},
+        "models": [{"name": "rule-based", "litellm_model": "rule-based"}],
+    }
+    async with open_house(Settings.model_validate(known), URL, clock=AheadClock()) as house:
+        space, dispatcher = house.tenancy.of(CALLER), house.services.dispatcher
+        draft = {"name": "keeper", "virtual_model": "rule-based", "tools": ["builtin/remember"]}
+        await house.services.agents.create(space, AgentDraft.model_validate(draft))
+        prompt = 'call builtin__remember with {"text": "Once.", "term": "long"}'
+        told = Order(agent="keeper", prompt=prompt, submitted=True)
+        run = await dispatcher.submit(space, CALLER, told)
+        await killed(
+            births,
+            {
+                "settings": known, "url": URL, "role": "worker", "point": point, "nth": 1,
+                "journal": str(tmp_path / "journal"), "order": msgspec.to_builtins(told),
+            },
+        )  # fmt: skip
+        before = len(await house.services.memories.all(space, CALLER))
+        assert before == (point in ("tool:answered", "append:ToolDone:before"))
+        async with background() as working:
+            working.start_soon(house.crew.work, 1)
+            await follow_to_the_end(dispatcher, space, run)
+        (kept,) = await house.services.memories.all(space, CALLER)
+        view = await dispatcher.view(space, run)
+        assert (view.status, kept.value.text, kept.value.execution_id) == ("completed", "Once.", run)
+        assert kept.value.id.removeprefix("mem_") == view.tool_calls[0].effect_id.removeprefix("eff_")
+        assert kept.value.id in view.text
+
+
 async def test_server_and_nats_are_killed_between_turns(tmp_path: Path, model: Recaller) -> None:
     """The next turn is another process's, and knows what was said."""
     configured = tmp_path / "mcp-agents.toml"

@@ -77,6 +77,7 @@ async def furnished(me: Tenant) -> str:
     session = await me.session()
     await me.finished(session_id=session, prompt=f"say {me.name} {big}")
     await wire.call("session_pin", {"session_id": session, "text": f"Pinned by {me.name}."})
+    await me.memory()
     await me.shared()
     await me.given_up()
     await me.asking()
@@ -126,7 +127,7 @@ async def test_nothing_is_left_and_nothing_else_is_touched(there: World, clock: 
     assert {each.stream for each in before if each.of(lost.name)} >= {
         "CB_AUDIT", "CB_JOBS", "KV_cb_agents", "KV_cb_executions", "KV_cb_tool_servers", "KV_cb_models",
         "KV_cb_policies", "KV_cb_capacity", "KV_cb_ledger", "KV_cb_auth", "KV_cb_tenants", "KV_cb_vault",
-        "OBJ_cb_objects",
+        "KV_cb_memories", "OBJ_cb_objects",
     }  # fmt: skip
 
     await house.erasure.begin(lost.name, CONSOLE)

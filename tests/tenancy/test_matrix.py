@@ -126,6 +126,11 @@ async def the_session(owner: Tenant, value: str) -> Any:
     return (await owner.wire.call("session_get", {"session_id": value})).value
 
 
+async def the_memory(owner: Tenant, value: str) -> Any:
+    listed = (await owner.wire.call("memory_list", {"limit": 100})).value["memories"]
+    return [memory for memory in listed if memory["memory_id"] == value]
+
+
 async def the_member(owner: Tenant) -> str:
     return (await owner.member())[0]
 
@@ -184,6 +189,8 @@ FORMS = {
     "provider's key": Form(the_provider, lambda real: real[::-1], the_provider_keys),
     "session": Form(Tenant.session, another_id, the_session),
     "session as cursor": Form(Tenant.session, another_id, the_session),
+    "memory": Form(Tenant.memory, another_id, the_memory),
+    "memory as cursor": Form(Tenant.memory, another_id, the_memory),
     "member": Form(the_member, another_id, the_people),
     "invitation": Form(Tenant.invitation, another_id, the_people),
     "known address": Form(the_address, another_address, the_people),
@@ -214,6 +221,8 @@ KINDS = {
     "new policy": ("used policy name",),
     "session": ("session",),
     "session cursor": ("session as cursor",),
+    "memory": ("memory",),
+    "memory cursor": ("memory as cursor",),
     "member": ("member",),
     "member or invitation": ("member", "invitation"),
     "address": ("known address",),
@@ -302,6 +311,9 @@ TOOLS: dict[str, tuple[dict[str, str], Others]] = {
     "session_export": ({"session_id": "session"}, nothing_else),
     "session_report": ({"session_id": "session"}, nothing_else),
     "session_import": ({"agent": "agent"}, always(export=NO_SESSION)),
+    "memory_list": ({"agent": "agent", "cursor": "memory cursor"}, nothing_else),
+    "memory_edit": ({"memory_id": "memory"}, always(text="Changed.")),
+    "memory_erase": ({"memory_id": "memory", "agent": "agent"}, nothing_else),
     "execution_get": ({"execution_id": "run"}, nothing_else),
     "execution_wait": ({"execution_id": "run"}, nothing_else),
     "execution_list": ({"agent": "agent", "cursor": "run cursor"}, nothing_else),
@@ -387,7 +399,8 @@ DATA = frozenset(
         "prompt", "q", "reason", "request", "status", "strategy", "system_prompt", "tag", "tags", "task_type",
         "transport", "url", "virtual_model", "provider_key_set.key",
         "state", "window.policy", "session_pin.text", "session_share.who", "session_share.may", "session_unshare.who",
-        "session_import.export", "tool_server_authorize.token", "by", "parts", "priority", "since",
+        "session_import.export", "about", "memory_edit.text", "memory_erase.user",
+        "tool_server_authorize.token", "by", "parts", "priority", "since",
         "execution_resume.action", "execution_resume.content", "message", "kind", "policy.approvals.tool",
         "policy.approvals.annotation", "policy.approvals.label", "policy.approvals.argument",
         "policy.approvals.approve", "policy.approvals.by", "until", "scope", "period",
@@ -788,6 +801,7 @@ async def test_no_variant_of_a_foreign_id_reaches_it(strangers: World, variant: 
 
 ALLOWED = {
     "execution_list", "approval_list", "tool_list", "usage_report", "cost_report", "session_list",
+    "memory_list",
     "agent_execute.session_id", "agent_submit.session_id",
 }  # fmt: skip
 """Where an empty text is no reference but the absence of a filter, or of a session."""

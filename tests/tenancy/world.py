@@ -141,6 +141,17 @@ class Tenant:
         await self.wire.call("session_get", {"session_id": session})
         return session
 
+    async def memory(self) -> str:
+        """The id of what an agent remembers about whoever calls it."""
+        tools = ["builtin/remember", "builtin/recall", "builtin/forget"]
+        agent = await self.agent(tools=tools)
+        call = f'call builtin__remember with {{"text": "Works for {self.name}.", "term": "long"}}'
+        run = (await self.wire.call("agent_execute", {"agent": agent["id"], "prompt": call})).value
+        assert run["status"] == "completed", run
+        kept = (await self.wire.call("memory_list", {"agent": agent["id"]})).value["memories"][0]["memory_id"]
+        self.owned |= {run["execution_id"], kept}
+        return str(kept)
+
     async def running(self) -> str:
         """The id of a run that is inside a tool which never answers."""
         server, mark = await self.server(), fresh("mark")
