@@ -808,7 +808,7 @@ ALLOWED = {
 
 
 async def test_listings_and_completions_show_only_ones_own(strangers: World) -> None:
-    """Every tool that needs no argument, every resource listed, every completion of nothing typed: no foreign mark."""
+    """Every reading tool that needs no argument, every resource listed, every completion of nothing typed: no foreign mark."""
     owner, stranger = await strangers.tenant(), await strangers.tenant()
     for each in (owner, stranger):
         await each.finished()
@@ -824,7 +824,8 @@ async def everything(me: Tenant, era: Era) -> str:
     """All that can be seen without naming anything."""
     wire = me.wire
     tools = await wire.listed("tools/list", "tools", era=era)
-    bare = [tool["name"] for tool in tools if not tool["inputSchema"].get("required")]
+    reading = [tool for tool in tools if tool["annotations"]["readOnlyHint"]]
+    bare = [tool["name"] for tool in reading if not tool["inputSchema"].get("required")]
     texts = [json.dumps((await wire.call(name, {}, era=era)).value) for name in bare]
     for method, key in (
         ("resources/list", "resources"),
