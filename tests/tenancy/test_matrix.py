@@ -808,7 +808,8 @@ ALLOWED = {
 
 
 async def test_listings_and_completions_show_only_ones_own(strangers: World) -> None:
-    """Every reading tool that needs no argument, every resource listed, every completion of nothing typed: no foreign mark."""
+    """Every tool that reads and needs no argument, every resource listed, every completion of nothing typed: no
+    foreign mark."""
     owner, stranger = await strangers.tenant(), await strangers.tenant()
     for each in (owner, stranger):
         await each.finished()
