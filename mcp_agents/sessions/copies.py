@@ -19,6 +19,7 @@ from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import TenantSpace, Versioned
 from mcp_agents.kernel.tokens import TokenCounter
 from mcp_agents.sessions.book import heads, read
+from mcp_agents.sessions.compaction import LEAD
 from mcp_agents.sessions.record import PIN_LIMIT, PINS, Pin, Session, Turn, Window
 from mcp_agents.sessions.window import size
 
@@ -101,10 +102,7 @@ class SessionCopies:
         if len(msgspec.json.encode(export)) > EXPORT_LIMIT:
             raise _no_import(f"it is more than {EXPORT_LIMIT // 1024 // 1024} MiB")
         # What a file says of sizes is not believed: windows are filled by them.
-        turns = [
-            msgspec.structs.replace(turn, tokens=await size(self._tokens, turn.model, turn.messages))
-            for turn in export.turns
-        ]
+        turns = [await self._counted(turn) for turn in export.turns]
         pins = [
             msgspec.structs.replace(pin, tokens=await self._tokens.count("", pin.text), by=principal.subject)
             for pin in export.pins
@@ -113,6 +111,13 @@ class SessionCopies:
             raise _no_import("its pins are larger than its window")
         new = self._new(space, principal, agent_id, export.window, export.metadata)
         return await self._write(space, msgspec.structs.replace(new, pins=tuple(pins)), turns)
+
+    async def _counted(self, turn: Turn) -> Turn:
+        made = turn.compaction
+        if made is not None:
+            made = msgspec.structs.replace(made, tokens=await self._tokens.count(made.model, LEAD + made.text))
+        tokens = await size(self._tokens, turn.model, turn.messages)
+        return msgspec.structs.replace(turn, tokens=tokens, compaction=made)
 
     def _new(
         self, space: TenantSpace, principal: Principal, agent_id: str, window: Window, metadata: dict[str, Any]

@@ -40,6 +40,15 @@ WORKER = (
     "turn:stored",
     "job:done",
 )
+SUMMARY = (
+    "model:send",
+    "model:answered",
+    "append:ContextCompacted:before",
+    "append:ContextCompacted:stored",
+    "append:Completed:stored",
+    "turn:before",
+    "turn:stored",
+)
 FRONT = ("accept:held", "append:Requested:before", "append:Requested:stored", "accept:queued")
 
 
@@ -113,6 +122,45 @@ async def test_a_worker_that_dies_over_a_turn_leaves_it_once(
         assert [(turn.number, turn.status) for turn in turns] == [(1, "completed"), (2, "completed")]
         assert turns[0].execution_id == first
         assert (seen.turns, seen.running) == (2, "")
+
+
+@pytest.mark.parametrize("point", SUMMARY)
+async def test_a_worker_that_dies_over_a_summary_makes_it_once(
+    tmp_path: Path, births: Nursery, model: Recaller, point: str
+) -> None:
+    """Once it is recorded it is not bought again; before, it is, and said aloud. It is the session's in any case."""
+    known = settings(tmp_path, model)
+    async with open_house(Settings.model_validate(known), URL, clock=AheadClock()) as house:
+        session = await begun(house)
+        async with background() as working:
+            working.start_soon(house.crew.work, 1)
+            for text in (FACT, "The size is 4."):
+                await finished(house, Order(agent="talker", prompt=text, session_id=session, submitted=True))
+    async with open_house(Settings.model_validate(known), URL, clock=AheadClock()) as house:
+        space, dispatcher = house.tenancy.of(CALLER), house.services.dispatcher
+        compacts = Order(agent="talker", prompt="s", session_id=session, submitted=True, compacts=True)
+        asked = model.summarized
+        execution_id = await dispatcher.submit(space, CALLER, compacts)
+        await killed(
+            births,
+            {
+                "settings": known, "url": URL, "role": "worker", "point": point, "nth": 1,
+                "journal": str(tmp_path / "journal"), "order": msgspec.to_builtins(compacts),
+            },
+        )  # fmt: skip
+        async with background() as working:
+            working.start_soon(house.crew.work, 1)
+            await follow_to_the_end(dispatcher, space, execution_id)
+            question = Order(agent="talker", prompt=QUESTION, session_id=session, submitted=True)
+            assert await finished(house, question) == "green"
+            seen = (await house.services.conversations.caught_up(space, CALLER, session)).value
+        assert seen.summary is not None
+        assert (seen.summary.text, seen.summary.through, seen.turns) == (FACT, 1, 4)
+        assert [turn.status for turn in await read(space.session_log(session))] == [
+            "completed", "completed", "compacted", "completed",
+        ]  # fmt: skip
+        again = point in ("model:answered", "append:ContextCompacted:before")
+        assert model.summarized - asked == (2 if again else 1)
 
 
 @pytest.mark.parametrize("point", FRONT)
