@@ -94,11 +94,13 @@ class Portion(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Parent(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The run that started this one as a tool, its agent, and the call that did it."""
+    """The run that started this one as a tool, its agent, and the call that did it. `session`: whose turn all of it is
+    part of."""
 
     execution_id: str
     agent_id: str
     effect_id: str
+    session: str = ""
 
 
 class Compact(Struct, frozen=True, kw_only=True, omit_defaults=True):
