@@ -78,7 +78,7 @@ class Spending:
 
 
 def payers(run: Run) -> Payers:
-    """Whose budgets a run counts against, besides its tenant's; runs that a turn started are paid by its session too."""
+    """Whose budgets a run counts against, besides its tenant's. What a turn started is paid by its session too."""
     requested = run.requested
     session = requested.session.id if requested.session else ""
     if requested.parent:

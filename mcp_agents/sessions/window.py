@@ -15,6 +15,8 @@ from mcp_agents.sessions.record import Compaction, Mark, Session
 
 LAST: Final = 4
 """So many of the last turns go before all others in a window that chooses by weight."""
+AT_ONCE: Final = 4
+"""So many windows full of turns are summarized at once; more would not fit into what a model reads."""
 _PER_MESSAGE: Final = 4
 """Tokens that a message takes beside its text."""
 
@@ -72,7 +74,8 @@ def stretch(session: Session) -> Stretch:
 
 def leaving(session: Session, *, wanted: bool = False) -> Leaving | None:
     """What is to be summarized before the next turn: where the policy is to summarize and not all fits, everything but
-    the last turns that take up half of the room; where it is `wanted`, everything but the last turn."""
+    the last turns that take up half of the room; where it is `wanted`, everything but the last turn. The rest is left
+    for the next time, where it is more than a model reads at once."""
     marks = _unsummarized(session)
     if wanted:
         stays = 1
@@ -85,6 +88,7 @@ def leaving(session: Session, *, wanted: bool = False) -> Leaving | None:
             return None
         stays = _fitting(marks, room // 2)
     goes = marks[: len(marks) - stays]
+    goes = goes[: max(1, _fitting(goes[::-1], AT_ONCE * session.window.max_tokens))]
     if not any(mark.whole for mark in goes):
         return None
     return Leaving(goes[0].sequence - 1, goes[-1].sequence, goes[-1].number)

@@ -242,7 +242,7 @@ async def test_what_an_agent_of_a_turn_calls_is_paid_by_the_session_too(talk: Ta
     boss = {"name": "boss", "virtual_model": "rule-based", "tools": ["agent:talker"]}
     assert (await talk.me.call("agent_create", boss)).good
     session = (await talk.me.call("session_create", {"agent": "boss"})).value["session_id"]
-    prompt = f'call agent__talker with {json.dumps({"prompt": "word " * 200})}'
+    prompt = f"call agent__talker with {json.dumps({'prompt': 'word ' * 200})}"
     given = {"agent": "boss", "prompt": prompt, "session_id": session}
     spent = (await talk.me.call("agent_execute", given)).value
     assert spent["tool_calls"][0]["state"] == "done"
