@@ -60,7 +60,7 @@ class SessionCopies:
             )
         turns = await read(space.session_log(session.id)) if upto != 0 else []
         kept = [turn for turn in turns if upto is None or turn.number <= upto]
-        new = self._new(space, principal, session.agent_id, session.window, session.metadata)
+        new = self._new(principal, session.agent_id, session.window, session.metadata)
         new = msgspec.structs.replace(new, pins=session.pins, forked_from=session.id)
         return await self._write(space, new, kept)
 
@@ -109,7 +109,7 @@ class SessionCopies:
         ]
         if any(len(pin.text) > PIN_LIMIT for pin in pins) or sum(pin.tokens for pin in pins) > export.window.max_tokens:
             raise _no_import("its pins are larger than its window")
-        new = self._new(space, principal, agent_id, export.window, export.metadata)
+        new = self._new(principal, agent_id, export.window, export.metadata)
         return await self._write(space, msgspec.structs.replace(new, pins=tuple(pins)), turns)
 
     async def _counted(self, turn: Turn) -> Turn:
@@ -119,20 +119,8 @@ class SessionCopies:
         tokens = await size(self._tokens, turn.model, turn.messages)
         return msgspec.structs.replace(turn, tokens=tokens, compaction=made)
 
-    def _new(
-        self, space: TenantSpace, principal: Principal, agent_id: str, window: Window, metadata: dict[str, Any]
-    ) -> Session:
-        now = self._clock.now()
-        return Session(
-            id=ids.mint("se", self._clock),
-            agent_id=agent_id,
-            tenant_id=space.tenant,
-            user_id=principal.subject,
-            created_at=now,
-            last_activity=now,
-            metadata=metadata,
-            window=window,
-        )
+    def _new(self, principal: Principal, agent_id: str, window: Window, metadata: dict[str, Any]) -> Session:
+        return Session.begun(ids.mint("se", self._clock), agent_id, principal, self._clock.now(), window, metadata)
 
     async def _write(self, space: TenantSpace, new: Session, turns: list[Turn]) -> Versioned[Session]:
         log, tip = space.session_log(new.id), 0

@@ -174,6 +174,22 @@ class Session(Struct, frozen=True, kw_only=True):
         """Takes an older record for what it is. Raises `ValueError` for one of a later version."""
         msgspec.structs.force_setattr(self, "v", _readable(self.v))
 
+    @staticmethod
+    def begun(
+        session_id: str, agent_id: str, owner: Principal, now: datetime, window: Window, metadata: dict[str, Any]
+    ) -> "Session":
+        """One in which nothing was said yet."""
+        return Session(
+            id=session_id,
+            agent_id=agent_id,
+            tenant_id=owner.tenant,
+            user_id=owner.subject,
+            created_at=now,
+            last_activity=now,
+            metadata=metadata,
+            window=window,
+        )
+
     def after(self, turn: Turn, sequence: int) -> "Session":
         """The head once a turn is in the log."""
         mark = Mark(sequence, turn.number, turn.tokens, turn.whole, turn.weight)
