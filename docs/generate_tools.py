@@ -51,6 +51,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "session_close": {"session_id": _SESSION, "expected_revision": 12},
     "session_delete": {"session_id": _SESSION},
     "session_pin": {"session_id": _SESSION, "text": "The customer's number is 4711."},
+    "session_compact": {"session_id": _SESSION},
     "session_fork": {"session_id": _SESSION, "turn": 3},
     "session_share": {"session_id": _SESSION, "who": "role:operator", "may": "read"},
     "session_unshare": {"session_id": _SESSION, "who": "role:operator"},

@@ -24,6 +24,7 @@ from msgspec import Struct
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from mcp_agents.adapters.nats_client import ListeningClient
 from mcp_agents.kernel.errors import Unavailable
 
 log = logging.getLogger("mcp_agents.nats")
@@ -303,7 +304,7 @@ async def connect(endpoint: Endpoint, name: str) -> AsyncIterator[NatsLink]:
         else:
             log.debug("nats: %s", error)
 
-    client = Client()
+    client = ListeningClient()
     try:
         with anyio.fail_after(5):
             await client.connect(

@@ -306,6 +306,8 @@ class AgentCatalog:
     async def _checked(self, space: TenantSpace, draft: AgentDraft, agent_id: str) -> AgentDraft:
         """The draft with bindings to agents by id. Raises `Invalid` for what does not exist or cannot be."""
         await self._checks.model(space, draft.virtual_model)
+        if draft.policy.summary_model:
+            await self._checks.model(space, draft.policy.summary_model)
         if draft.output_schema is not None:
             check_schema(draft.output_schema)
         tools = list[str]()

@@ -114,6 +114,9 @@ class AgentPolicy(BaseModel):
     approval_seconds: int = Field(
         86_400, ge=1, le=30 * 86_400, description="How long a person has to answer; then the agent goes on without."
     )
+    summary_model: str = Field(
+        "", max_length=200, description="The model that summarizes its sessions; without one, its own."
+    )
 
 
 class AgentDraft(BaseModel):
@@ -194,6 +197,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     verify_tool: str = ""
     approvals: tuple[ApprovalRule, ...] = ()
     approval_seconds: int = 86_400
+    summary_model: str = ""
+    """What writes summaries of its sessions; "": the model that it runs on."""
 
     @property
     def asks_persons(self) -> bool:

@@ -19,6 +19,7 @@ from mcp_agents.execution.limits import Limits
 from mcp_agents.execution.orders import Order
 from mcp_agents.execution.recorder import Recorder
 from mcp_agents.execution.run import Call, Run
+from mcp_agents.execution.spending import payers
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import AgentsError, Denied, NotFound
 from mcp_agents.kernel.events import AnyEvent, Parent, ToolDone, ToolFailed
@@ -90,7 +91,10 @@ class Children:
             traceparent=child_of(run.requested.traceparent),
             depth=run.requested.depth + 1,
             parent=Parent(
-                execution_id=run.execution_id, agent_id=run.agent.id, effect_id=call.effect_id, session_id=run.within
+                execution_id=run.execution_id,
+                agent_id=run.agent.id,
+                effect_id=call.effect_id,
+                session=payers(run).session,
             ),
             portion=Limits.of(run).share(run, share, self.clock.now()),
             chain=run.requested.chain,

@@ -15,20 +15,22 @@ import msgspec
 from mcp_agents.execution.run import Run
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Conflict, Fenced, Invalid, WrongRevision
-from mcp_agents.kernel.events import InSession
+from mcp_agents.kernel.events import Compact, ContextCompacted, InSession
 from mcp_agents.kernel.messages import Message
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import TenantSpace, Versioned
 from mcp_agents.kernel.tokens import TokenCounter
 from mcp_agents.sessions.book import SessionBook, busy, heads
-from mcp_agents.sessions.record import Session, Turn
-from mcp_agents.sessions.window import size, stretch
+from mcp_agents.sessions.compaction import LEAD
+from mcp_agents.sessions.record import Compaction, Kept, Session, Turn
+from mcp_agents.sessions.window import leaving, size, stretch, summary, summary_room
 
 ACCEPT_SECONDS: Final = 30.0
 """A turn whose run is not there after so long is given up: whoever was let in died before the run was accepted. Should
 it only have slept, its turn comes behind those that were let in meanwhile."""
 _TRIES: Final = 64
 _PINNED: Final = "Pinned for the whole conversation:"
+_ENDS: Final = {"done": "was done", "unknown": "may have been done"}
 
 
 class Conversations:
@@ -38,12 +40,20 @@ class Conversations:
         self._book, self._tokens, self._clock = book, tokens, clock
 
     async def begin(
-        self, space: TenantSpace, principal: Principal, session_id: str, agent_id: str, execution_id: str
+        self,
+        space: TenantSpace,
+        principal: Principal,
+        session_id: str,
+        agent_id: str,
+        execution_id: str,
+        *,
+        compacts: bool = False,
     ) -> InSession:
-        """Lets a run in as the session's next turn, and says what it is shown of the ones before.
+        """Lets a run in as the session's next turn, and says what it is shown of the ones before; with `compacts` it
+        summarizes them and does nothing else.
 
-        Raises `NotFound` (`SESSION_UNKNOWN`), `Denied` (`SESSION_DENIED`), `Invalid` (`SESSION_OF_ANOTHER_AGENT`),
-        `Conflict` (`SESSION_BUSY`, `SESSION_STATE`).
+        Raises `NotFound` (`SESSION_UNKNOWN`), `Denied` (`SESSION_DENIED`), `Invalid` (`SESSION_OF_ANOTHER_AGENT`,
+        `NOTHING_TO_COMPACT`), `Conflict` (`SESSION_BUSY`, `SESSION_STATE`).
         """
         for _ in range(_TRIES):
             found = await self._book.get(space, principal, session_id, may="write")
@@ -60,18 +70,12 @@ class Conversations:
             if session.running not in ("", execution_id):
                 await self._end_of_last(space, session)
                 continue
-            shown = stretch(session)
+            shown = _shown(session, compacts=compacts)
             now = self._clock.now()
             held = msgspec.structs.replace(session.holding(execution_id, now), last_activity=now)
             with suppress(WrongRevision):
                 await heads(space).update(session_id, value=held, revision=found.revision)
-                return InSession(
-                    id=session_id,
-                    number=session.turns + 1,
-                    after=shown.after,
-                    upto=shown.upto,
-                    pinned=tuple(pin.text for pin in session.pins),
-                )
+                return shown
         raise busy()
 
     async def caught_up(self, space: TenantSpace, principal: Principal, session_id: str) -> Versioned[Session]:
@@ -93,17 +97,34 @@ class Conversations:
                 await self._write(space, found, found.value.holding("", None))
                 return
 
-    async def earlier(self, space: TenantSpace, shown: InSession) -> tuple[Message, ...]:
-        """What the model is shown before the prompt: pinned texts, and the turns of the window."""
+    async def earlier(
+        self, space: TenantSpace, shown: InSession, compacted: ContextCompacted | None = None
+    ) -> tuple[Message, ...]:
+        """What the model is shown before the prompt: pinned texts, a summary, and the turns of the window."""
+        text, after, without = shown.summary, shown.after, shown.without
+        if shown.compact is not None and compacted is not None and not compacted.missing:
+            text, after, without = compacted.text, shown.compact.upto, ()
         messages: list[Message] = []
         if shown.pinned:
             messages.append(Message(role="user", text="\n- ".join((_PINNED, *shown.pinned))))
-        if shown.after < shown.upto:
-            log = space.session_log(shown.id)
-            stored = [each for each in await log.read(after=shown.after) if each.sequence <= shown.upto]
-            turns = [msgspec.json.decode(each.payload, type=Turn) for each in stored]
-            messages += [message for turn in turns if turn.whole for message in turn.messages]
-        return tuple(messages)
+        if text:
+            messages.append(Message(role="user", text=LEAD + text))
+        turns = await self.turns(space, shown.id, after=after, upto=shown.upto, without=without)
+        return (*messages, *(message for turn in turns for message in turn.messages))
+
+    async def turns(
+        self, space: TenantSpace, session_id: str, *, after: int, upto: int, without: tuple[int, ...] = ()
+    ) -> list[Turn]:
+        """The turns of a stretch of the log that a model may be shown."""
+        if after >= upto:
+            return []
+        stored = await space.session_log(session_id).read(after=after)
+        found = [
+            msgspec.json.decode(each.payload, type=Turn)
+            for each in stored
+            if each.sequence <= upto and each.sequence not in without
+        ]
+        return [turn for turn in found if turn.whole]
 
     async def ended(self, space: TenantSpace, run: Run) -> None:
         """Takes down the turn of a run that has ended. May be repeated, by several at once, and broken off anywhere."""
@@ -152,11 +173,12 @@ class Conversations:
         await self.give_up(space, session.id, session.running)
 
     async def _turn(self, run: Run, shown: InSession) -> Turn:
-        messages = run.exchange()
+        alone = shown.compact is not None and shown.compact.alone
+        messages = () if alone else run.exchange()
         return Turn(
             number=shown.number,
             execution_id=run.execution_id,
-            status=run.status,
+            status="compacted" if alone and run.status == "completed" else run.status,
             messages=messages,
             tokens=await size(self._tokens, run.model, messages),
             usage=run.usage,
@@ -165,7 +187,62 @@ class Conversations:
             model=run.model,
             by=run.requested.caller.subject,
             at=run.finished_at or self._clock.now(),
+            kept=_kept(run),
+            compaction=_compaction(run),
         )
 
     async def _write(self, space: TenantSpace, found: Versioned[Session], value: Session) -> None:
         await heads(space).update(found.value.id, value=value, revision=found.revision)
+
+
+def _shown(session: Session, *, compacts: bool) -> InSession:
+    """What the next turn is shown, and what it summarizes first. Raises `Invalid` (`NOTHING_TO_COMPACT`)."""
+    goes, window, made = leaving(session, wanted=compacts), stretch(session), summary(session)
+    if compacts and goes is None:
+        raise Invalid(
+            "NOTHING_TO_COMPACT", "There are no turns before the last one to summarize.", "Go on with agent_execute."
+        )
+    compact = None
+    if goes is not None:
+        compact = Compact(
+            after=goes.after, upto=goes.upto, through=goes.through, room=summary_room(session), alone=compacts
+        )
+    return InSession(
+        id=session.id,
+        number=session.turns + 1,
+        after=window.after,
+        upto=window.upto,
+        without=window.without,
+        pinned=tuple(pin.text for pin in session.pins),
+        summary=made.text if made else "",
+        holds=tuple((kept.text, kept.about) for kept in made.holds) if made else (),
+        compact=compact,
+    )
+
+
+def _kept(run: Run) -> tuple[Kept, ...]:
+    """What no summary of this turn may lose: calls that may have changed something, and what nobody answered."""
+    found = [
+        Kept(call.effect_id, f"the id of a call of {call.call.tool} that {_ENDS[call.state]}")
+        for call in run.calls()
+        if call.effect_id and call.state in _ENDS and not call.repeatable
+    ]
+    asked = [posed.question for posed in run.posed.values() if posed.told is None]
+    return (
+        *found,
+        *(Kept(question.id, f"a question that nobody answered: {question.message[:200]}") for question in asked),
+    )
+
+
+def _compaction(run: Run) -> Compaction | None:
+    made = run.compacted
+    if made is None:
+        return None
+    return Compaction(
+        through=made.through,
+        text=made.text,
+        tokens=made.tokens,
+        model=made.model,
+        holds=tuple(Kept(*each) for each in made.holds),
+        missing=made.missing,
+    )

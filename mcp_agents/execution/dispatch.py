@@ -160,7 +160,9 @@ class Dispatcher:
                 await self._admit(space, principal, order, prepared)
                 return
             agent_id, execution_id = prepared.requested.agent_id, prepared.execution_id
-            turn = await self._conversations.begin(space, principal, order.session_id, agent_id, execution_id)
+            turn = await self._conversations.begin(
+                space, principal, order.session_id, agent_id, execution_id, compacts=order.compacts
+            )
             self._tenancy.faults.reach("accept:held")
             requested = msgspec.structs.replace(prepared.requested, session=turn)
             try:

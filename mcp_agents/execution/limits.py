@@ -15,7 +15,8 @@ from mcp_agents.execution.run import Run
 from mcp_agents.kernel.errors import Exhausted
 from mcp_agents.kernel.events import Portion
 from mcp_agents.kernel.messages import Message, Spend
-from mcp_agents.kernel.model import Price, ToolSchema
+from mcp_agents.kernel.model import Price
+from mcp_agents.models.router import Demand
 
 DEFAULT_OUTPUT: Final = 4096
 """Output tokens that are asked for at most when neither the agent nor the price list says how many."""
@@ -100,14 +101,14 @@ def over(run: Run, limits: Limits, asked: int, children: int) -> Exhausted | Non
     return None
 
 
-def worst_case(run: Run, messages: tuple[Message, ...], tools: tuple[ToolSchema, ...], price: Price | None) -> Worst:
+def worst_case(run: Run, demand: Demand, price: Price | None) -> Worst:
     """The most that the next call can use at this price; an unknown price counts as nothing.
 
     No tokenizer makes more tokens than there are bytes. What an earlier turn of the same run was counted as is
     taken from its usage, so only what came after it is bounded by its bytes.
     """
-    wanted = run.requested.overrides.get("max_tokens", run.agent.max_tokens)
-    output = int(wanted or (price.max_output_tokens if price else None) or DEFAULT_OUTPUT)
+    messages, tools = demand.messages, demand.tools
+    output = int(demand.max_tokens or (price.max_output_tokens if price else None) or DEFAULT_OUTPUT)
     fresh, known = messages, 0
     if run.turns and run.last_usage.input_tokens:
         known = (run.last_usage.input_tokens + run.last_usage.output_tokens) * 5 // 4  # another tokenizer counts more

@@ -16,11 +16,11 @@ from mcp_agents.agents.spec import Agent
 from mcp_agents.execution import effects, limits
 from mcp_agents.execution.approvals import Approvals
 from mcp_agents.execution.children import Children, child_id
-from mcp_agents.execution.conversing import Conversations
+from mcp_agents.execution.compacting import Compacting
 from mcp_agents.execution.gates import Gates
 from mcp_agents.execution.limits import Limits
 from mcp_agents.execution.questions import Question
-from mcp_agents.execution.recorder import Recorder
+from mcp_agents.execution.recorder import STORE_AWAY, Recorder
 from mcp_agents.execution.register import Register
 from mcp_agents.execution.run import Call, Run
 from mcp_agents.execution.turns import Answered, Asker
@@ -46,8 +46,6 @@ from mcp_agents.kernel.toolset import Broken, Invocation, Outcome, Refused, Retu
 from mcp_agents.kernel.trace import child_of
 
 _TOOL_SECONDS: Final = 120.0
-STORE_AWAY: Final = "STORE_UNAVAILABLE"
-"""The one error that ends no run: what cannot be recorded now will be, by whoever takes the run over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +67,12 @@ class Loop:
         children: Children,
         approvals: Approvals,
         register: Register,
-        conversations: Conversations,
+        compacting: Compacting,
         faults: Faults,
     ) -> None:
         self._asker, self._toolsets, self._children = asker, toolsets, children
         self._approvals, self._register, self._faults = approvals, register, faults
-        self._conversations = conversations
+        self._compacting = compacting
         self._clock: Clock = approvals.clock
         self._gates: Gates = approvals.gates
 
@@ -102,8 +100,7 @@ class Loop:
         bindings = run.agent.tools if run.requested.tools_enabled else ()
         try:
             principal = await self._gates.caller(space, run)
-            if run.requested.session and not run.earlier:
-                run.earlier = await self._conversations.earlier(space, run.requested.session)
+            await self._compacting.recall(recorder)
             agents = await self._children.offered(space, bindings)
             async with self._toolsets.open(space, principal, bindings) as toolset:
                 offered = {tool.name: tool for tool in toolset.tools} | {

@@ -28,7 +28,8 @@ _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 class Order:
     """What a caller asks for. `agent` is an id or a name; `submitted` runs on when nobody follows.
 
-    `session_id` is the session whose next turn it is. `context` is data for the model; `output_schema` the JSON Schema
+    `session_id` is the session whose next turn it is; with `compacts` the run summarizes its turns and does nothing
+    else. `context` is data for the model; `output_schema` the JSON Schema
     its answer must match, in place of the agent's own. `task` is the tool whose call the run answers as a task.
     `parent` and `portion` are set where a run is another one's tool. `upstream` is the run that calls from another
     deployment; `chain` the agents, as `AgentCatalog.identity` names them, that called each other to get here.
@@ -37,6 +38,7 @@ class Order:
     agent: str
     prompt: str
     session_id: str = ""
+    compacts: bool = False
     context: Any = None
     stream: bool = True
     tools_enabled: bool = True
@@ -60,7 +62,7 @@ class Order:
         if self.output_schema is not None:
             what.append(self.output_schema)
         if self.session_id:
-            what.append(self.session_id)
+            what.append([self.session_id, self.compacts] if self.compacts else self.session_id)
         return sha256(_encode(what)).hexdigest()
 
     def requested(self, agent: Agent, principal: Principal, identity: str = "") -> Requested:

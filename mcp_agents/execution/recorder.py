@@ -5,12 +5,16 @@ It knows nothing of models and tools. Above: the loop and the worker; below: the
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 import anyio
 
 from mcp_agents.execution.run import Run
 from mcp_agents.kernel.events import AnyEvent, ApprovalDecided, InputReceived, Posted, Steered, Tip
 from mcp_agents.kernel.tenancy import ExecutionLog, TenantSpace
+
+STORE_AWAY: Final = "STORE_UNAVAILABLE"
+"""The one error that ends no run: what cannot be recorded now will be, by whoever takes the run over."""
 
 
 def _lock() -> anyio.Lock:

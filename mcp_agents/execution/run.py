@@ -23,6 +23,7 @@ from mcp_agents.kernel.events import (
     BudgetWarning,
     Cancelled,
     Completed,
+    ContextCompacted,
     Decision,
     Entry,
     Failed,
@@ -213,6 +214,7 @@ class Run:
     structured: Any = None
     problem: Problem | None = None
     cursor: int = 0
+    compacted: ContextCompacted | None = None
     earlier: tuple[Message, ...] = ()
     """What the model is shown of the session before this run; read by whoever runs it, and not part of its log."""
 
@@ -245,7 +247,7 @@ class Run:
                 self._started(event, entry.at)
             case Retry():
                 self._again(event)
-            case ModelAnswered():
+            case ModelAnswered() | ContextCompacted():
                 self._answered(event)
             case BudgetSettled():
                 self._settled(event)
@@ -283,11 +285,15 @@ class Run:
             self.asked_seconds += (at - self.waiting_since).total_seconds()
         self.waiting_for, self.waiting_since = (), None
 
-    def _answered(self, event: ModelAnswered) -> None:
-        self.turns.append(_Turn(event.text, [Call(call) for call in event.tool_calls], event.heard))
+    def _answered(self, event: ModelAnswered | ContextCompacted) -> None:
+        match event:
+            case ModelAnswered():
+                self.turns.append(_Turn(event.text, [Call(call) for call in event.tool_calls], event.heard))
+                self.last_usage = event.usage
+            case ContextCompacted():
+                self.compacted = event
         self.purchases.append(Spend(event.cost_micro_usd, event.usage.total))
         self.usage += event.usage
-        self.last_usage = event.usage
         self.cost_micro_usd += event.cost_micro_usd
         self.model_ms += event.model_ms
         self.model = event.model
@@ -396,7 +402,7 @@ class Run:
     def within(self) -> str:
         """The session whose turn it is, or the run that called it, or one further up; "" for none."""
         asked = self.requested
-        return asked.session.id if asked.session else asked.parent.session_id if asked.parent else ""
+        return asked.session.id if asked.session else asked.parent.session if asked.parent else ""
 
     @property
     def finished(self) -> bool:
@@ -428,6 +434,10 @@ class Run:
         """Digests of calls that a person refused: nobody is asked about them again in this run."""
         told = ((posed, posed.told) for posed in self.posed.values() if posed.told)
         return frozenset(posed.call.digest for posed, said in told if said.outcome == "refused")
+
+    def calls(self) -> list[Call]:
+        """Every call of the model, in order."""
+        return [call for turn in self.turns for call in turn.calls]
 
     def tool_call_count(self) -> int:
         """Tool calls asked for so far."""

@@ -78,8 +78,9 @@ class Spending:
 
 
 def payers(run: Run) -> Payers:
-    """Whose budgets a run counts against, besides its tenant's."""
-    session = run.requested.session
-    return Payers(
-        user=run.requested.caller.subject, agent=run.requested.agent_id, session=session.id if session else ""
-    )
+    """Whose budgets a run counts against, besides its tenant's. What a turn started is paid by its session too."""
+    requested = run.requested
+    session = requested.session.id if requested.session else ""
+    if requested.parent:
+        session = requested.parent.session
+    return Payers(user=requested.caller.subject, agent=requested.agent_id, session=session)

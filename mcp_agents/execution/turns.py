@@ -50,12 +50,21 @@ _ROUTING: Final = frozenset(Routing.__struct_fields__)
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """An answer that is not recorded yet: `before` and `event` belong into the log, in this order."""
+class Bought:
+    """A model's answer that is not recorded yet: `before` belongs into the log, and then what is made of it."""
 
     before: list[AnyEvent]
-    event: ModelAnswered
+    priced: PricedAnswer
+    model_ms: int
     reserved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer of one turn, and the event that it will be."""
+
+    bought: Bought
+    event: ModelAnswered
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
@@ -72,11 +81,29 @@ class Asker:
 
     async def ask(self, recorder: Recorder, tools: tuple[Tool, ...]) -> Answered:
         """One model call; its deltas go out as they come. Raises what ends the run: no model, no budget, no answer."""
-        run, space = recorder.run, recorder.space
+        run = recorder.run
         demand, heard = self._demand(run, tools), len(run.steered)
+        bought = await self.buy(recorder, demand, quietly=False)
+        answer = bought.priced.answer
+        event = ModelAnswered(
+            turn=len(run.turns) + 1,
+            model=answer.model,
+            text=answer.text,
+            tool_calls=answer.tool_calls,
+            usage=answer.usage,
+            cost_micro_usd=bought.priced.cost_micro_usd,
+            model_ms=bought.model_ms,
+            dropped=answer.dropped,
+            heard=heard,
+        )
+        return Answered(bought, event)
+
+    async def buy(self, recorder: Recorder, demand: Demand, *, quietly: bool) -> Bought:
+        """One model call; `quietly`: nobody hears of it before it is recorded, and not which model was chosen."""
+        run, space = recorder.run, recorder.space
         choice = await self._gates.models(space, run, await self._models.choose(space, demand))
         limit = Limits.of(run)
-        worst = limits.worst_case(run, demand.messages, demand.tools, choice.worst)
+        worst = limits.worst_case(run, demand, choice.worst)
         if limit.spending:
             worst = limits.fitted(run, limit, worst, choice.worst)
         reserved = await self._spending.reserve(
@@ -84,35 +111,31 @@ class Asker:
         )
         if limit.spending or reserved:  # only then must the bound be true
             demand = replace(demand, max_tokens=worst.max_tokens)
-        before: list[AnyEvent] = [*_decision(run, choice), *reserved]
+        before: list[AnyEvent] = [*([] if quietly else _decision(run, choice)), *reserved]
+        deltas = _Deltas(space, run, self._clock, wanted=run.requested.stream and not quietly)
         try:
-            answer, model_ms = await self._stream(recorder, choice, demand, before)
+            answer, model_ms = await self._stream(recorder, choice, demand, before, deltas)
         except Exception:
             if reserved:
                 await self._spending.release(space, run)
             raise
-        event = ModelAnswered(
-            turn=len(run.turns) + 1,
-            model=answer.answer.model,
-            text=answer.answer.text,
-            tool_calls=answer.answer.tool_calls,
-            usage=answer.answer.usage,
-            cost_micro_usd=answer.cost_micro_usd,
-            model_ms=model_ms,
-            dropped=answer.answer.dropped,
-            heard=heard,
-        )
-        return Answered(before, event, bool(reserved))
+        return Bought(before, answer, model_ms, bool(reserved))
 
     async def record(self, recorder: Recorder, answered: Answered, rest: Callable[[], Iterable[AnyEvent]]) -> None:
         """Records an answer with what follows from it when it is recorded, then settles what was reserved for it."""
-        event, run = answered.event, recorder.run
+        await self.book(recorder, answered.bought, answered.event, rest)
+
+    async def book(
+        self, recorder: Recorder, bought: Bought, event: AnyEvent, rest: Callable[[], Iterable[AnyEvent]]
+    ) -> None:
+        """Records what was bought as this event, and settles it."""
+        run = recorder.run
         settled: list[AnyEvent] = []
-        if answered.reserved:
-            cost, tokens = event.cost_micro_usd, event.usage.total
+        if bought.reserved:
+            cost, tokens = bought.priced.cost_micro_usd, bought.priced.answer.usage.total
             settled = [BudgetSettled(call=run.next_purchase, micro_usd=cost, tokens=tokens)]
-        await recorder.record(lambda: [*answered.before, event, *settled, *rest()])
-        if answered.reserved:
+        await recorder.record(lambda: [*bought.before, event, *settled, *rest()])
+        if bought.reserved:
             try:
                 warnings = await self._spending.settle(recorder.space, run)
             except AgentsError as error:  # the answer is recorded: it is settled when the run ends at the latest
@@ -161,10 +184,9 @@ class Asker:
         )
 
     async def _stream(
-        self, recorder: Recorder, choice: Choice, demand: Demand, before: list[AnyEvent]
+        self, recorder: Recorder, choice: Choice, demand: Demand, before: list[AnyEvent], deltas: "_Deltas"
     ) -> tuple[PricedAnswer, int]:
         """The answer and the milliseconds it took; what was tried again meanwhile is added to `before`."""
-        deltas = _Deltas(recorder.space, recorder.run, self._clock)
         began = self._clock.monotonic()
         self._faults.reach("model:send")
         async with aclosing(self._models.ask(recorder.space, choice, demand)) as stream:
@@ -219,10 +241,9 @@ def _objection(wrong: list[str]) -> str:
 class _Deltas:
     """Sends the text of one turn on the delta channel, joined to at most twenty messages a second."""
 
-    def __init__(self, space: TenantSpace, run: Run, clock: Clock) -> None:
-        self._space, self._clock = space, clock
+    def __init__(self, space: TenantSpace, run: Run, clock: Clock, *, wanted: bool) -> None:
+        self._space, self._clock, self._wanted = space, clock, wanted
         self._execution_id, self._turn = run.execution_id, len(run.turns) + 1
-        self._wanted = run.requested.stream
         self._offset, self._held, self._sent_at = 0, "", -1.0
 
     async def add(self, text: str) -> None:

@@ -94,24 +94,40 @@ class Portion(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Parent(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The run that started this one as a tool, its agent, and the call that did it. `session_id` is the session whose
-    turn that run is, or one further up; "" for none."""
+    """The run that started this one as a tool, its agent, and the call that did it. `session`: whose turn all of it is
+    part of."""
 
     execution_id: str
     agent_id: str
     effect_id: str
-    session_id: str = ""
+    session: str = ""
+
+
+class Compact(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a run is to summarize before its turn: the turns in its session's log behind `after`, up to and with `upto`,
+    whose number is `through`, in at most `room` tokens. `alone`: that is all that the run is for."""
+
+    after: int
+    upto: int
+    through: int
+    room: int
+    alone: bool = False
 
 
 class InSession(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Which turn of which session a run is, and what its model is shown of the session: the turns in its log behind
-    `after`, up to and with `upto`, and the texts that were pinned when the run was accepted."""
+    `after`, up to and with `upto`, but those `without`; a summary of those before; and the texts that were pinned when
+    the run was accepted. `holds` is what the summary had to hold, each with what it is."""
 
     id: str
     number: int
     after: int = 0
     upto: int = 0
+    without: tuple[int, ...] = ()
     pinned: tuple[str, ...] = ()
+    summary: str = ""
+    holds: tuple[tuple[str, str], ...] = ()
+    compact: Compact | None = None
 
 
 class Requested(Event, frozen=True, kw_only=True, tag="requested"):
@@ -179,6 +195,21 @@ class ModelAnswered(Event, frozen=True, kw_only=True, tag="model_answered"):
     model_ms: int = 0
     dropped: tuple[str, ...] = ()
     heard: int = 0
+
+
+class ContextCompacted(Event, frozen=True, kw_only=True, tag="context_compacted"):
+    """A model wrote a summary of a session's turns up to the one numbered `through`. With something `missing` it was
+    not taken, and the run goes on without it. Paid as any answer, and never bought again."""
+
+    through: int
+    text: str = ""
+    tokens: int = 0
+    missing: tuple[str, ...] = ()
+    holds: tuple[tuple[str, str], ...] = ()
+    model: str = ""
+    usage: Usage = Usage()
+    cost_micro_usd: int = 0
+    model_ms: int = 0
 
 
 class BudgetReserved(Event, frozen=True, kw_only=True, tag="budget_reserved"):
@@ -364,6 +395,7 @@ AnyEvent = (
     | Started
     | Decision
     | ModelAnswered
+    | ContextCompacted
     | BudgetReserved
     | BudgetSettled
     | BudgetWarning

@@ -50,6 +50,7 @@ from mcp_agents.execution.approvals import Approvals
 from mcp_agents.execution.archive import Archive
 from mcp_agents.execution.attention import Attention
 from mcp_agents.execution.children import Children
+from mcp_agents.execution.compacting import Compacting
 from mcp_agents.execution.conversing import Conversations
 from mcp_agents.execution.crew import Crew
 from mcp_agents.execution.dead_letters import DeadLetters
@@ -173,9 +174,9 @@ async def open_house(
         asker = Asker(models, gates, spending, clock, faults)
         approvals = Approvals(agents, gates, clock, "" if external else public_url)
         post = Post(dispatcher, clock)
-        loop = Loop(
-            asker, toolsets, Children(agents, dispatcher, gates, clock), approvals, register, conversations, faults
-        )
+        children = Children(agents, dispatcher, gates, clock)
+        compacting = Compacting(asker, conversations, tokens, clock)
+        loop = Loop(asker, toolsets, children, approvals, register, compacting, faults)
         yield House(
             settings=settings,
             public_url=public_url,

@@ -61,15 +61,8 @@ class SessionBook:
                 "METADATA_TOO_LARGE", f"Metadata is at most {METADATA_LIMIT // 1024} KiB.", "Keep it elsewhere."
             )
         now = self._clock.now()
-        session = Session(
-            id=ids.mint("se", self._clock),
-            agent_id=agent_id,
-            tenant_id=space.tenant,
-            user_id=principal.subject,
-            created_at=now,
-            last_activity=now,
-            metadata=metadata,
-            window=window,
+        session = msgspec.structs.replace(
+            Session.begun(ids.mint("se", self._clock), agent_id, principal, now, window, metadata),
             idle_seconds=idle_seconds,
             expires_at=now + timedelta(seconds=max_seconds) if max_seconds else None,
         )

@@ -19,6 +19,7 @@ from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import TenantSpace, Versioned
 from mcp_agents.kernel.tokens import TokenCounter
 from mcp_agents.sessions.book import heads, read
+from mcp_agents.sessions.compaction import LEAD
 from mcp_agents.sessions.record import PIN_LIMIT, PINS, Pin, Session, Turn, Window
 from mcp_agents.sessions.window import size
 
@@ -59,7 +60,7 @@ class SessionCopies:
             )
         turns = await read(space.session_log(session.id)) if upto != 0 else []
         kept = [turn for turn in turns if upto is None or turn.number <= upto]
-        new = self._new(space, principal, session.agent_id, session.window, session.metadata)
+        new = self._new(principal, session.agent_id, session.window, session.metadata)
         new = msgspec.structs.replace(new, pins=session.pins, forked_from=session.id)
         return await self._write(space, new, kept)
 
@@ -101,33 +102,25 @@ class SessionCopies:
         if len(msgspec.json.encode(export)) > EXPORT_LIMIT:
             raise _no_import(f"it is more than {EXPORT_LIMIT // 1024 // 1024} MiB")
         # What a file says of sizes is not believed: windows are filled by them.
-        turns = [
-            msgspec.structs.replace(turn, tokens=await size(self._tokens, turn.model, turn.messages))
-            for turn in export.turns
-        ]
+        turns = [await self._counted(turn) for turn in export.turns]
         pins = [
             msgspec.structs.replace(pin, tokens=await self._tokens.count("", pin.text), by=principal.subject)
             for pin in export.pins
         ]
         if any(len(pin.text) > PIN_LIMIT for pin in pins) or sum(pin.tokens for pin in pins) > export.window.max_tokens:
             raise _no_import("its pins are larger than its window")
-        new = self._new(space, principal, agent_id, export.window, export.metadata)
+        new = self._new(principal, agent_id, export.window, export.metadata)
         return await self._write(space, msgspec.structs.replace(new, pins=tuple(pins)), turns)
 
-    def _new(
-        self, space: TenantSpace, principal: Principal, agent_id: str, window: Window, metadata: dict[str, Any]
-    ) -> Session:
-        now = self._clock.now()
-        return Session(
-            id=ids.mint("se", self._clock),
-            agent_id=agent_id,
-            tenant_id=space.tenant,
-            user_id=principal.subject,
-            created_at=now,
-            last_activity=now,
-            metadata=metadata,
-            window=window,
-        )
+    async def _counted(self, turn: Turn) -> Turn:
+        made = turn.compaction
+        if made is not None:
+            made = msgspec.structs.replace(made, tokens=await self._tokens.count(made.model, LEAD + made.text))
+        tokens = await size(self._tokens, turn.model, turn.messages)
+        return msgspec.structs.replace(turn, tokens=tokens, compaction=made)
+
+    def _new(self, principal: Principal, agent_id: str, window: Window, metadata: dict[str, Any]) -> Session:
+        return Session.begun(ids.mint("se", self._clock), agent_id, principal, self._clock.now(), window, metadata)
 
     async def _write(self, space: TenantSpace, new: Session, turns: list[Turn]) -> Versioned[Session]:
         log, tip = space.session_log(new.id), 0

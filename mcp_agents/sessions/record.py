@@ -1,5 +1,6 @@
 """What is stored of a session: its head, and the turns in its log. Shapes and pure steps from one to the next."""
 
+import re
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
@@ -10,8 +11,9 @@ from mcp_agents.kernel.messages import Message, Usage
 from mcp_agents.kernel.principal import Principal
 
 State = Literal["active", "suspended", "closed"]
-Policy = Literal["recent", "full"]
-"""Which turns the model is shown: the last ones that fit, or all of them."""
+Policy = Literal["recent", "full", "prioritized", "compacted"]
+"""Which turns the model is shown: the last ones that fit; all of them; those that weigh most; the last ones that fit
+behind a summary of the others."""
 
 May = Literal["read", "write"]
 SHARES: Final = 64
@@ -20,6 +22,11 @@ MARKS: Final = 256
 PINS: Final = 32
 PIN_LIMIT: Final = 4_000
 """Characters of a pinned text."""
+VERSION: Final = 2
+"""Of heads and turns. 2 added what summaries are made of; whatever is read of an earlier one is as if it had none."""
+_SENTENCE: Final = re.compile(r"(?<=[.!?])\s+")
+REST: Final = 8
+"""So many turns pass before a conversation whose summary was not taken is summarized again."""
 
 
 class Window(Struct, frozen=True, kw_only=True):
@@ -38,6 +45,8 @@ class Mark(Struct, frozen=True, array_like=True):
     tokens: int
     whole: bool
     """Whether it ended with an answer; what did not is kept and not shown to the model again."""
+    weight: int = 0
+    """How much would be lost with it, for windows that choose: see `Turn.weight`."""
 
 
 class Pin(Struct, frozen=True, kw_only=True):
@@ -49,8 +58,30 @@ class Pin(Struct, frozen=True, kw_only=True):
     at: datetime
 
 
+class Kept(Struct, frozen=True, array_like=True):
+    """What has to survive word for word when the turn it is in becomes part of a summary, and what it is."""
+
+    text: str
+    about: str
+
+
+class Compaction(Struct, frozen=True, kw_only=True):
+    """A summary of every turn up to and with the one numbered `through`. `missing` says why it was not taken: what it
+    had to hold and did not, or what went wrong; then it holds for nothing."""
+
+    through: int
+    text: str = ""
+    tokens: int = 0
+    model: str = ""
+    holds: tuple[Kept, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
 class Turn(Struct, frozen=True, kw_only=True):
-    """One run of the session's agent: what was asked, done and answered. One entry of the log."""
+    """One run of the session's agent: what was asked, done and answered. One entry of the log.
+
+    `compaction` is the summary that the run made before it, or that was all it was there for (`status` compacted).
+    """
 
     number: int
     execution_id: str
@@ -63,7 +94,26 @@ class Turn(Struct, frozen=True, kw_only=True):
     model: str
     by: str
     at: datetime
-    v: int = 1
+    kept: tuple[Kept, ...] = ()
+    compaction: Compaction | None = None
+    v: int = VERSION
+
+    def __post_init__(self) -> None:
+        """Takes an older record for what it is. Raises `ValueError` for one of a later version."""
+        msgspec.structs.force_setattr(self, "v", _readable(self.v))
+
+    @property
+    def weight(self) -> int:
+        """2: it changed something, or left something open. 1: tools were used, or it ended with a question. Else 0."""
+        if self.kept:
+            return 2
+        return int(bool(self.tool_calls) or self.question != "")
+
+    @property
+    def question(self) -> str:
+        """The question that its answer ends with, or ""."""
+        last = next((each.text for each in reversed(self.messages) if each.role == "assistant"), "").rstrip()
+        return _SENTENCE.split(last)[-1].strip() if last.endswith("?") else ""
 
     @property
     def whole(self) -> bool:
@@ -114,11 +164,40 @@ class Session(Struct, frozen=True, kw_only=True):
     """When it is closed in any case."""
     running: str = ""
     running_since: datetime | None = None
-    v: int = 1
+    summary: Compaction | None = None
+    """What stands for the turns up to its `through`."""
+    compact_from: int = 0
+    """The first turn before which a summary is made again, where the last one was not taken."""
+    v: int = VERSION
+
+    def __post_init__(self) -> None:
+        """Takes an older record for what it is. Raises `ValueError` for one of a later version."""
+        msgspec.structs.force_setattr(self, "v", _readable(self.v))
+
+    @staticmethod
+    def begun(
+        session_id: str, agent_id: str, owner: Principal, now: datetime, window: Window, metadata: dict[str, Any]
+    ) -> "Session":
+        """One in which nothing was said yet."""
+        return Session(
+            id=session_id,
+            agent_id=agent_id,
+            tenant_id=owner.tenant,
+            user_id=owner.subject,
+            created_at=now,
+            last_activity=now,
+            metadata=metadata,
+            window=window,
+        )
 
     def after(self, turn: Turn, sequence: int) -> "Session":
         """The head once a turn is in the log."""
-        mark = Mark(sequence, turn.number, turn.tokens, turn.whole)
+        mark = Mark(sequence, turn.number, turn.tokens, turn.whole, turn.weight)
+        made, summary, compact_from = turn.compaction, self.summary, self.compact_from
+        if made is not None and made.missing:
+            compact_from = turn.number + REST
+        elif made is not None:
+            summary = made
         return msgspec.structs.replace(
             self,
             last_activity=max(self.last_activity, turn.at),
@@ -129,6 +208,8 @@ class Session(Struct, frozen=True, kw_only=True):
             cost_micro_usd=self.cost_micro_usd + turn.cost_micro_usd,
             tip=sequence,
             marks=(*self.marks, mark)[-MARKS:],
+            summary=summary,
+            compact_from=compact_from,
         )
 
     def state_at(self, now: datetime) -> State:
@@ -147,3 +228,9 @@ class Session(Struct, frozen=True, kw_only=True):
     def holding(self, execution_id: str, at: datetime | None) -> "Session":
         """The head while this run is its turn; none with "" and None."""
         return msgspec.structs.replace(self, running=execution_id, running_since=at)
+
+
+def _readable(version: int) -> int:
+    if version > VERSION:
+        raise ValueError(f"it was written by a later version of this program ({version}, not {VERSION})")
+    return VERSION

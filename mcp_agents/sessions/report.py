@@ -10,7 +10,7 @@ from typing import Final
 from msgspec import Struct
 
 from mcp_agents.sessions.record import Session, Turn
-from mcp_agents.sessions.window import stretch
+from mcp_agents.sessions.window import stretch, summary
 
 _SLOW: Final = 3.0
 """A turn that took so many times the median is slow."""
@@ -50,6 +50,8 @@ class Report(Struct, frozen=True, kw_only=True):
     window_tokens: int
     window_size: int
     shown_turns: int
+    summarized_turns: int
+    summaries_refused: int
     hints: tuple[str, ...] = ()
 
 
@@ -67,7 +69,7 @@ def report(session: Session, turns: list[Turn]) -> Report:
     made = Report(
         session_id=session.id,
         turns=len(turns),
-        failed=sum(1 for turn in turns if not turn.whole),
+        failed=sum(1 for turn in turns if turn.status not in ("completed", "compacted")),
         cost_micro_usd=session.cost_micro_usd,
         total_tokens=session.usage.total,
         median_ms=middle,
@@ -78,7 +80,13 @@ def report(session: Session, turns: list[Turn]) -> Report:
         tools=tuple(Part(name=name, calls=calls) for name, calls in tools.most_common()),
         window_tokens=shown.tokens,
         window_size=session.window.max_tokens,
-        shown_turns=sum(1 for mark in session.marks if mark.sequence > shown.after and mark.whole),
+        shown_turns=sum(
+            1
+            for mark in session.marks
+            if mark.whole and mark.sequence > shown.after and mark.sequence not in shown.without
+        ),
+        summarized_turns=made_of.through if (made_of := summary(session)) else 0,
+        summaries_refused=sum(1 for turn in turns if turn.compaction and turn.compaction.missing),
     )
     return Report(
         **{name: getattr(made, name) for name in made.__struct_fields__ if name != "hints"}, hints=_hints(made)
@@ -87,12 +95,14 @@ def report(session: Session, turns: list[Turn]) -> Report:
 
 def markdown(found: Report) -> str:
     """The same for people."""
+    behind = f" and a summary of the first {found.summarized_turns}" if found.summarized_turns else ""
     lines = [
         f"# Session {found.session_id}",
         "",
         f"{found.turns} turns, {found.failed} of them not completed; {found.total_tokens} tokens, "
         f"{found.cost_micro_usd} micro-USD; a turn takes {found.median_ms} ms at the median.",
-        f"The next prompt goes with {found.shown_turns} turns: {found.window_tokens} of {found.window_size} tokens.",
+        f"The next prompt goes with {found.shown_turns} turns{behind}: {found.window_tokens} of {found.window_size} "
+        "tokens.",
     ]
     for title, shares in (("Models", found.models), ("Tools", found.tools)):
         if shares:
@@ -109,11 +119,16 @@ def _hints(found: Report) -> tuple[str, ...]:
     hints: list[str] = []
     if found.failed * 4 > found.turns:
         hints.append(f"{found.failed} of {found.turns} turns did not complete: see their runs with execution_get.")
-    unseen = found.turns - found.failed - found.shown_turns
+    unseen = found.turns - found.failed - found.shown_turns - found.summarized_turns
     if unseen > found.shown_turns:
         hints.append(
             f"The model is shown {found.shown_turns} turns and not the {unseen} before: pin what has to stay known, "
-            "bind builtin/search_session, or begin with a larger window."
+            "bind builtin/search_session, or let session_compact summarize them."
+        )
+    if found.summaries_refused:
+        hints.append(
+            f"{found.summaries_refused} summaries lacked what they must hold and were not taken: choose another "
+            "policy.summary_model of the agent, or a larger window."
         )
     if found.window_tokens * 10 > found.window_size * 9 and found.shown_turns <= _FEW:
         hints.append(f"{found.shown_turns} turns fill the window: they are long, or it is small.")

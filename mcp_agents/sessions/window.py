@@ -1,4 +1,9 @@
-"""Which part of a conversation goes with the next prompt: a head in, a stretch of its log out; and what turns take."""
+"""Which part of a conversation goes with the next prompt: a head in, a stretch of its log out; and what turns take.
+
+Turns are shown whole or not at all, so that a tool call and its result are never parted. Those that broke off take no
+room, since nobody is shown them. Pure, but for counting tokens. What is to become a summary is chosen here; making it
+is `execution.compacting`, and `compaction` says what it must hold.
+"""
 
 from typing import Final, NamedTuple
 
@@ -6,36 +11,92 @@ import msgspec
 
 from mcp_agents.kernel.messages import Message
 from mcp_agents.kernel.tokens import TokenCounter
-from mcp_agents.sessions.record import Session
+from mcp_agents.sessions.record import Compaction, Mark, Session
 
+LAST: Final = 4
+"""So many of the last turns go before all others in a window that chooses by weight."""
+AT_ONCE: Final = 4
+"""So many windows full of turns are summarized at once; more would not fit into what a model reads."""
 _PER_MESSAGE: Final = 4
 """Tokens that a message takes beside its text."""
 
 
 class Stretch(NamedTuple):
-    """The turns behind `after`, up to and with `upto` (sequences of the log), and what they take with the pins."""
+    """The turns behind `after`, up to and with `upto` (sequences of the log), but those `without`; `tokens` is what
+    they take together with the pins and the summary."""
 
     after: int
     upto: int
     tokens: int
+    without: tuple[int, ...] = ()
+
+
+class Leaving(NamedTuple):
+    """The turns that become part of the summary: behind `after`, up to and with `upto`, whose number is `through`."""
+
+    after: int
+    upto: int
+    through: int
+
+
+def summary(session: Session) -> Compaction | None:
+    """The summary that stands for the first turns, where the pins leave room for it."""
+    made = session.summary
+    if made is None or _pinned(session) + made.tokens > session.window.max_tokens:
+        return None
+    return made
 
 
 def stretch(session: Session) -> Stretch:
-    """The last turns that fit into the window beside what is pinned; whole turns only, so that a tool call and its
-    result are never parted. Broken-off turns take no room, since nobody is shown them."""
-    taken, after = sum(pin.tokens for pin in session.pins), session.tip
+    """What is shown as the session stands. Never more than the window takes, unless its policy is `full`."""
+    made = summary(session)
+    taken = _pinned(session) + (made.tokens if made else 0)
+    marks = _unsummarized(session)
     if session.window.policy == "full":
-        tokens = taken + sum(mark.tokens for mark in session.marks if mark.whole)
-        return Stretch(0, session.tip, tokens)
-    place = len(session.marks)
-    while place:
-        mark = session.marks[place - 1]
-        needed = mark.tokens if mark.whole else 0
-        if taken + needed > session.window.max_tokens:
+        after = 0
+        if made and (not marks or marks[0].number == made.through + 1):
+            after = marks[0].sequence - 1 if marks else session.tip
+        return Stretch(after, session.tip, taken + sum(_room(mark) for mark in marks))
+    order = sorted(marks, key=lambda mark: -mark.number)
+    if session.window.policy == "prioritized":
+        last = session.turns - LAST
+        order.sort(key=lambda mark: (mark.number <= last, -mark.weight if mark.number <= last else 0))
+    chosen = set[int]()
+    for mark in order:
+        if taken + _room(mark) > session.window.max_tokens:
             break
-        taken, place = taken + needed, place - 1
-        after = mark.sequence - 1
-    return Stretch(after, session.tip, taken)
+        taken += _room(mark)
+        chosen.add(mark.sequence)
+    after = min(chosen) - 1 if chosen else session.tip
+    left_out = [mark for mark in marks if mark.sequence > after and mark.sequence not in chosen]
+    return Stretch(after, session.tip, taken, tuple(mark.sequence for mark in left_out if mark.whole))
+
+
+def leaving(session: Session, *, wanted: bool = False) -> Leaving | None:
+    """What is to be summarized before the next turn: where the policy is to summarize and not all fits, everything but
+    the last turns that take up half of the room; where it is `wanted`, everything but the last turn. The rest is left
+    for the next time, where it is more than a model reads at once."""
+    marks = _unsummarized(session)
+    if wanted:
+        stays = 1
+    elif session.window.policy != "compacted" or session.turns + 1 < session.compact_from:
+        return None
+    else:
+        made = summary(session)
+        room = session.window.max_tokens - _pinned(session) - (made.tokens if made else 0)
+        if sum(_room(mark) for mark in marks) <= room:
+            return None
+        stays = _fitting(marks, room // 2)
+    goes = marks[: len(marks) - stays]
+    goes = goes[: max(1, _fitting(goes[::-1], AT_ONCE * session.window.max_tokens))]
+    if not any(mark.whole for mark in goes):
+        return None
+    return Leaving(goes[0].sequence - 1, goes[-1].sequence, goes[-1].number)
+
+
+def summary_room(session: Session) -> int:
+    """The most tokens that a summary may take: half of what the pins leave."""
+    return (session.window.max_tokens - _pinned(session)) // 2
 
 
 async def size(counter: TokenCounter, model: str, messages: tuple[Message, ...]) -> int:
@@ -44,3 +105,26 @@ async def size(counter: TokenCounter, model: str, messages: tuple[Message, ...])
     for message in messages:
         texts += [call.tool + msgspec.json.encode(call.arguments).decode() for call in message.tool_calls]
     return await counter.count(model, "\n".join(texts)) + _PER_MESSAGE * len(texts)
+
+
+def _pinned(session: Session) -> int:
+    return sum(pin.tokens for pin in session.pins)
+
+
+def _unsummarized(session: Session) -> tuple[Mark, ...]:
+    made = summary(session)
+    return tuple(mark for mark in session.marks if made is None or mark.number > made.through)
+
+
+def _room(mark: Mark) -> int:
+    return mark.tokens if mark.whole else 0
+
+
+def _fitting(marks: tuple[Mark, ...], room: int) -> int:
+    """How many of the last turns fit."""
+    count = 0
+    for mark in reversed(marks):
+        if _room(mark) > room:
+            break
+        room, count = room - _room(mark), count + 1
+    return count

@@ -195,6 +195,8 @@ def main(path: str, only: str) -> None:
     click.echo(f"\n{datetime.now(UTC):%Y-%m-%d}, {time.monotonic() - began:.0f} s, {_versions()}")
     known = sum(row.verdict == "as expected" for row in rows)
     click.echo(f"{len(rows) - bad - known} clean, {known} with expected exceptions only, {bad} unexpected")
+    for row in (each for each in rows if not each.good):  # once more, where the end of a log is all that is kept
+        click.echo(f"{row.verdict} {row.what} {row.revision}: {'; '.join(row.notes)[:300]}")
     click.echo(f"{len(rows) - bad} passed, {bad} failed")
     sys.exit(1 if bad or not rows else 0)
 

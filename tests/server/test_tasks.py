@@ -29,7 +29,12 @@ KNOWS: dict[str, Any] = {CLIENT_CAPABILITIES_META_KEY: {"extensions": {EXTENSION
 SHOWS: dict[str, Any] = {CLIENT_CAPABILITIES_META_KEY: {"extensions": {EXTENSION: {}}, "elicitation": {}}}
 PATH = "/mcp/agent/doer"
 ASKS = "The agent doer asks: "
-BEGINNINGS: dict[str, str] = {"agent_execute": "/mcp/all", "execution_wait": "/mcp/all", "doer": PATH}
+BEGINNINGS: dict[str, str] = {
+    "agent_execute": "/mcp/all",
+    "execution_wait": "/mcp/all",
+    "session_compact": "/mcp/all",
+    "doer": PATH,
+}
 """Every tool that may run long, with the path it is called on."""
 
 
@@ -109,7 +114,8 @@ def test_every_tool_that_may_run_long_is_tested() -> None:
 @pytest.mark.parametrize("tool", BEGINNINGS)
 async def test_every_long_tool_begins_a_task_and_ends_it(tmp_path: Path, tool: str) -> None:
     """Where the client knows tasks; where it does not, the same call returns its result."""
-    async with doing(tmp_path, Step(text="one", hold="gate"), Step(when="plainly", text="two", times=0)) as found:
+    held = Step(when="<turn" if tool == "session_compact" else "", text="one", hold="gate")
+    async with doing(tmp_path, held, Step(text="two", times=0)) as found:
         _, wire, provider = found
         arguments: dict[str, Any] = {"prompt": "go"}
         if tool == "agent_execute":
@@ -117,6 +123,11 @@ async def test_every_long_tool_begins_a_task_and_ends_it(tmp_path: Path, tool: s
         if tool == "execution_wait":
             submitted = await wire.call("agent_submit", {"agent": "doer", "prompt": "go"})
             arguments = {"execution_id": submitted.value["execution_id"]}
+        if tool == "session_compact":
+            arguments = {"session_id": (await wire.call("session_create", {"agent": "doer"})).value["session_id"]}
+            turn = {**arguments, "agent": "doer", "prompt": "go"}
+            await wire.call("agent_execute", turn)
+            await wire.call("agent_execute", turn)
         path = BEGINNINGS[tool]
         made = (await wire.call(tool, arguments, path=path, meta=KNOWS)).result
         assert made["resultType"] == "task"
@@ -125,7 +136,9 @@ async def test_every_long_tool_begins_a_task_and_ends_it(tmp_path: Path, tool: s
         ended = await until(wire, made["taskId"], "completed", path=path)
         text = ended["result"]["content"][0]["text"]
         assert text == "one" if tool == "doer" else '"text":"one"' in text
-        if tool != "execution_wait":
+        if tool == "session_compact":
+            await wire.call("agent_execute", turn)
+        elif tool != "execution_wait":
             arguments["prompt"] = "plainly"
         at_once = (await wire.call(tool, arguments, path=path)).result
         assert at_once["resultType"] == "complete"

@@ -1,7 +1,9 @@
 """A model that knows nothing but the text it is sent: it answers `What is the NAME?` from a `The NAME is VALUE.`
 
 It speaks OpenAI's streaming wire, counts the tokens of each request with the model's real tokenizer, and keeps what it
-was sent. Whatever else it is told it takes note of ("Noted.").
+was sent. What it does not know it looks up, where it has `builtin/search_session`; told to `Record PLACE.` it does so,
+where it has `counted/record`. Asked for a summary it writes the facts down that have no figures in their names, and
+what it must hold, or does it badly where it is told to. Whatever else it is told it takes note of ("Noted.").
 """
 
 import json
@@ -9,7 +11,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -20,14 +22,22 @@ from mcp_agents.adapters.tiktoken_counter import TiktokenCounter
 from tests.support.tool_servers.served import served
 
 MODEL = "openai/gpt-5-mini"
+UNKNOWN = "I do not know."
 _ASKED = re.compile(r"What is the ([\w ]+)\?")
+_TOLD = re.compile(r"Record (\w+)\.")
+_FACT = re.compile(r"The [a-z ]+ is [^.\n]+\.")
+_HOLD = re.compile(r"^- (\S+) \(", re.MULTILINE)
+_SEARCH, _RECORD = "builtin__search_session", "counted__record"
 
 
 @dataclass
 class Recaller:
-    """The model; `asked` are the messages of every request, `tokens` how many each was."""
+    """The model; `asked` are the messages of every request, `tokens` how many each was. `summaries` is how it writes
+    them, `summarized` how many it was asked for."""
 
     port: int = 0
+    summaries: Literal["good", "forgetful", "empty", "endless"] = "good"
+    summarized: int = 0
     asked: list[list[dict[str, Any]]] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     counter: TiktokenCounter = field(default_factory=TiktokenCounter)
@@ -44,10 +54,26 @@ class Recaller:
         self.asked.append(messages)
         text = "\n".join(str(message.get("content") or "") for message in messages)
         self.tokens.append(await self.counter.count(MODEL, text))
-        said = _recalled(str(messages[-1]["content"]), text)
-        usage = {"prompt_tokens": self.tokens[-1], "completion_tokens": await self.counter.count(MODEL, said)}
+        tools = {tool["function"]["name"] for tool in body.get("tools", ())}
+        said = self._said(messages, text, tools)
+        written = said if isinstance(said, str) else json.dumps(said)
+        usage = {"prompt_tokens": self.tokens[-1], "completion_tokens": await self.counter.count(MODEL, written)}
         usage["total_tokens"] = sum(usage.values())
         return Response(b"".join(_events(said, usage)), media_type="text/event-stream")
+
+    def _said(self, messages: list[dict[str, Any]], text: str, tools: set[str]) -> str | dict[str, Any]:
+        if str(messages[0]["content"]).startswith("You summarize"):
+            self.summarized += 1
+            return _summary(self.summaries, str(messages[-1]["content"]))
+        prompt = next(str(each["content"]) for each in reversed(messages) if each["role"] == "user")
+        known = _recalled(prompt, text)
+        if messages[-1]["role"] == "tool":
+            return known
+        if known == UNKNOWN and _SEARCH in tools and (asked := _ASKED.search(prompt)):
+            return {"name": _SEARCH, "arguments": json.dumps({"text": f"The {asked[1]} is"})}
+        if _RECORD in tools and (told := _TOLD.search(prompt)):
+            return {"name": _RECORD, "arguments": json.dumps({"place": told[1]})}
+        return known
 
 
 @asynccontextmanager
@@ -64,10 +90,23 @@ def _recalled(question: str, text: str) -> str:
     if asked is None:
         return "Noted."
     found = re.findall(rf"The {re.escape(asked[1])} is ([^.\n]+)\.", text)
-    return str(found[-1]) if found else "I do not know."
+    return str(found[-1]) if found else UNKNOWN
 
 
-def _events(text: str, usage: dict[str, int]) -> list[bytes]:
+def _summary(how: str, text: str) -> str:
+    facts = dict.fromkeys(_FACT.findall(text))
+    held = _HOLD.findall(text.rpartition("word for word:")[2])
+    match how:
+        case "good":
+            return " ".join([*facts, *held])
+        case "endless":
+            return "And so on. " * 2_000
+        case "forgetful":
+            return "They talked about this and that."
+    return ""
+
+
+def _events(said: str | dict[str, Any], usage: dict[str, int]) -> list[bytes]:
     def chunk(**more: Any) -> bytes:
         body = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "gpt-5-mini", **more}
         return b"data: " + json.dumps(body).encode() + b"\n\n"
@@ -75,9 +114,14 @@ def _events(text: str, usage: dict[str, int]) -> list[bytes]:
     def choice(delta: dict[str, Any], finish: str | None = None) -> list[dict[str, Any]]:
         return [{"index": 0, "delta": delta, "finish_reason": finish}]
 
+    if isinstance(said, str):
+        first, why = choice({"role": "assistant", "content": said}), "stop"
+    else:
+        call = {"index": 0, "id": "call_1", "type": "function", "function": said}
+        first, why = choice({"role": "assistant", "tool_calls": [call]}), "tool_calls"
     return [
-        chunk(choices=choice({"role": "assistant", "content": text})),
-        chunk(choices=choice({}, "stop")),
+        chunk(choices=first),
+        chunk(choices=choice({}, why)),
         chunk(choices=[], usage=usage),
         b"data: [DONE]\n\n",
     ]

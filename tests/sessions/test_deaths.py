@@ -40,6 +40,15 @@ WORKER = (
     "turn:stored",
     "job:done",
 )
+SUMMARY = (
+    "model:send",
+    "model:answered",
+    "append:ContextCompacted:before",
+    "append:ContextCompacted:stored",
+    "append:Completed:stored",
+    "turn:before",
+    "turn:stored",
+)
 FRONT = ("accept:held", "append:Requested:before", "append:Requested:stored", "accept:queued")
 
 
@@ -79,10 +88,20 @@ async def finished(house: House, order: Order) -> str:
     return (await dispatcher.view(space, execution_id)).text
 
 
-async def killed(births: Nursery, order: dict[str, Any]) -> None:
-    """A process that dies where it was told to."""
+async def killed(births: Nursery, known: dict[str, Any], role: str, point: str, order: Order) -> None:
+    """A process that dies where it was told to, over this order."""
+    told = {
+        "run": "tests.crash.dying:live",
+        "settings": known,
+        "url": URL,
+        "role": role,
+        "point": point,
+        "nth": 1,
+        "journal": f"{known['server']['data_dir']}/journal",
+        "order": msgspec.to_builtins(order),
+    }
     with anyio.fail_after(60):
-        assert os.WTERMSIG(await births.end(await births.bear({"run": "tests.crash.dying:live", **order}))) == 9
+        assert os.WTERMSIG(await births.end(await births.bear(told))) == 9
 
 
 @pytest.mark.parametrize("point", WORKER)
@@ -96,13 +115,7 @@ async def test_a_worker_that_dies_over_a_turn_leaves_it_once(
         space, dispatcher = house.tenancy.of(CALLER), house.services.dispatcher
         told = Order(agent="talker", prompt=FACT, session_id=session, submitted=True)
         first = await dispatcher.submit(space, CALLER, told)
-        await killed(
-            births,
-            {
-                "settings": known, "url": URL, "role": "worker", "point": point, "nth": 1,
-                "journal": str(tmp_path / "journal"), "order": msgspec.to_builtins(told),
-            },
-        )  # fmt: skip
+        await killed(births, known, "worker", point, told)
         async with background() as working:
             working.start_soon(house.crew.work, 1)
             await follow_to_the_end(dispatcher, space, first)
@@ -115,6 +128,39 @@ async def test_a_worker_that_dies_over_a_turn_leaves_it_once(
         assert (seen.turns, seen.running) == (2, "")
 
 
+@pytest.mark.parametrize("point", SUMMARY)
+async def test_a_worker_that_dies_over_a_summary_makes_it_once(
+    tmp_path: Path, births: Nursery, model: Recaller, point: str
+) -> None:
+    """Once it is recorded it is not bought again; before, it is, and said aloud. It is the session's in any case."""
+    known = settings(tmp_path, model)
+    async with open_house(Settings.model_validate(known), URL, clock=AheadClock()) as house:
+        session = await begun(house)
+        async with background() as working:
+            working.start_soon(house.crew.work, 1)
+            for text in (FACT, "The size is 4."):
+                await finished(house, Order(agent="talker", prompt=text, session_id=session, submitted=True))
+    async with open_house(Settings.model_validate(known), URL, clock=AheadClock()) as house:
+        space, dispatcher = house.tenancy.of(CALLER), house.services.dispatcher
+        compacts = Order(agent="talker", prompt="s", session_id=session, submitted=True, compacts=True)
+        asked = model.summarized
+        execution_id = await dispatcher.submit(space, CALLER, compacts)
+        await killed(births, known, "worker", point, compacts)
+        async with background() as working:
+            working.start_soon(house.crew.work, 1)
+            await follow_to_the_end(dispatcher, space, execution_id)
+            question = Order(agent="talker", prompt=QUESTION, session_id=session, submitted=True)
+            assert await finished(house, question) == "green"
+            seen = (await house.services.conversations.caught_up(space, CALLER, session)).value
+        assert seen.summary is not None
+        assert (seen.summary.text, seen.summary.through, seen.turns) == (FACT, 1, 4)
+        assert [turn.status for turn in await read(space.session_log(session))] == [
+            "completed", "completed", "compacted", "completed",
+        ]  # fmt: skip
+        again = point in ("model:answered", "append:ContextCompacted:before")
+        assert model.summarized - asked == (2 if again else 1)
+
+
 @pytest.mark.parametrize("point", FRONT)
 async def test_a_front_end_that_dies_over_a_turn_holds_its_session_up_for_half_a_minute(
     tmp_path: Path, births: Nursery, model: Recaller, point: str
@@ -125,13 +171,7 @@ async def test_a_front_end_that_dies_over_a_turn_holds_its_session_up_for_half_a
         session = await begun(house)
         space = house.tenancy.of(CALLER)
         told = Order(agent="talker", prompt=FACT, session_id=session, submitted=True)
-        await killed(
-            births,
-            {
-                "settings": known, "url": URL, "role": "front", "point": point, "nth": 1,
-                "journal": str(tmp_path / "journal"), "order": msgspec.to_builtins(told),
-            },
-        )  # fmt: skip
+        await killed(births, known, "front", point, told)
         accepted = point in ("append:Requested:stored", "accept:queued")
         asked = Order(agent="talker", prompt=QUESTION, session_id=session, submitted=True)
         with pytest.raises(Conflict) as busy:

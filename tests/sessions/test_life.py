@@ -235,3 +235,22 @@ async def test_a_budget_of_a_session_stops_the_call_that_would_break_it(talk: Ta
     assert refused.result["structuredContent"]["error"]["code"] == "BUDGET_EXHAUSTED"
     assert len(talk.model.asked) == asked
     assert (await talk.say(other, "word " * 200))["text"] == "Noted."
+
+
+async def test_what_an_agent_of_a_turn_calls_is_paid_by_the_session_too(talk: Talk) -> None:
+    """A call of another agent that would break the session's budget is not made, and the turn is told so."""
+    boss = {"name": "boss", "virtual_model": "rule-based", "tools": ["agent:talker"]}
+    assert (await talk.me.call("agent_create", boss)).good
+    session = (await talk.me.call("session_create", {"agent": "boss"})).value["session_id"]
+    prompt = f"call agent__talker with {json.dumps({'prompt': 'word ' * 200})}"
+    given = {"agent": "boss", "prompt": prompt, "session_id": session}
+    spent = (await talk.me.call("agent_execute", given)).value
+    assert spent["tool_calls"][0]["state"] == "done"
+    limit = {"scope": "session", "subject": session, "period": "total", "limit_micro_usd": 1}
+    assert (await talk.me.call("budget_set", limit)).good
+    asked = len(talk.model.asked)
+    refused = (await talk.me.call("agent_execute", given)).result["structuredContent"]
+    assert refused["tool_calls"][0]["state"] == "failed"
+    assert "budget" in refused["tool_calls"][0]["result"]
+    assert len(talk.model.asked) == asked
+    assert (await talk.seen(session))["context"]["cost_accumulator"] == spent["children_cost_micro_usd"] > 0

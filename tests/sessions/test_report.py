@@ -29,8 +29,8 @@ The next prompt goes with 1 turns: 400 of 440 tokens.
 ## What to do
 
 - 2 of 6 turns did not complete: see their runs with execution_get.
-- The model is shown 1 turns and not the 3 before: pin what has to stay known, bind builtin/search_session, or begin \
-with a larger window.
+- The model is shown 1 turns and not the 3 before: pin what has to stay known, bind builtin/search_session, or let \
+session_compact summarize them.
 - 1 turns fill the window: they are long, or it is small.
 - The turns 4 took more than 3 times the median of 100 ms.
 """

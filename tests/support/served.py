@@ -61,7 +61,8 @@ async def served(
             if workers:
                 tasks.start_soon(house.crew.work, workers)
             application = build(house)
-            server = _Quiet(uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=1))
+            options = {"timeout_keep_alive": 75, "timeout_graceful_shutdown": 1}  # as `mcp-agents serve`
+            server = _Quiet(uvicorn.Config(application, log_level="warning", **options))
             tasks.start_soon(server.serve, [listener])
             await server.up.wait()
             yield Served(house, url)

@@ -305,6 +305,7 @@ TOOLS: dict[str, tuple[dict[str, str], Others]] = {
     "session_close": ({"session_id": "session"}, nothing_else),
     "session_delete": ({"session_id": "session"}, nothing_else),
     "session_pin": ({"session_id": "session"}, always(text="Pinned.")),
+    "session_compact": ({"session_id": "session"}, nothing_else),
     "session_fork": ({"session_id": "session"}, nothing_else),
     "session_share": ({"session_id": "session"}, always(who="role:viewer")),
     "session_unshare": ({"session_id": "session"}, always(who="role:viewer")),
@@ -403,7 +404,7 @@ DATA = frozenset(
         "tool_server_authorize.token", "by", "parts", "priority", "since",
         "execution_resume.action", "execution_resume.content", "message", "kind", "policy.approvals.tool",
         "policy.approvals.annotation", "policy.approvals.label", "policy.approvals.argument",
-        "policy.approvals.approve", "policy.approvals.by", "until", "scope", "period",
+        "policy.approvals.approve", "policy.approvals.by", "policy.summary_model", "until", "scope", "period",
         # models and providers of the operator's settings, the same for every tenant
         "fallback_models", "models", "preferred_providers", "provider_key_set.provider",
         "overrides.fallback_models", "overrides.preferred_providers", "overrides.strategy", "overrides.task_type",

@@ -48,6 +48,7 @@ SESSIONS: Final = {
     "session_close": "sessions:run",
     "session_delete": "sessions:run",
     "session_pin": "sessions:run",
+    "session_compact": "executions:run",  # it is a run, and paid
     "session_fork": "sessions:run",
     "session_share": "sessions:run",
     "session_unshare": "sessions:run",

@@ -31,6 +31,9 @@ ANSWER_LIMIT: Final = 8 * 1024 * 1024
 """Bytes of one answer, whether one document or a stream of events."""
 
 _TIMEOUT: Final = httpx2.Timeout(10.0, read=300.0)
+_IDLE_SECONDS: Final = 4.0
+"""How long a connection is kept for the next request. Many servers close theirs after 5 s, and a call that is sent just
+then is lost without a word of whether it happened."""
 _FAREWELL: Final = httpx2.Timeout(2.0).as_dict()
 """Saying goodbye to a session must not hold up who closes it."""
 _MARK: Final = f"{META_PREFIX}trouble"
@@ -104,7 +107,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
             ssl_context=ssl_context(),
             max_connections=32,
             max_keepalive_connections=8,
-            keepalive_expiry=30.0,
+            keepalive_expiry=_IDLE_SECONDS,
             network_backend=ApprovedBackend(rule),
         )
         self.last_status = 0

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mcp_agents.kernel.tenancy import Topic
 from mcp_agents.sessions import report
-from mcp_agents.sessions.record import PIN_LIMIT, State, Window
+from mcp_agents.sessions.record import PIN_LIMIT, Policy, State, Window
 from mcp_agents.sessions.report import Report
 from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints, Listed
 from mcp_agents_tools.surface.sessions.shapes import (
@@ -32,7 +32,11 @@ class WindowArgument(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    policy: Literal["recent", "full"] = Field("recent", description="The last turns that fit, or all of them.")
+    policy: Policy = Field(
+        "recent",
+        description="The last turns that fit; all of them (`full`); those that changed or left open something before "
+        "others (`prioritized`); or the last ones behind a summary of those before (`compacted`).",
+    )
     max_tokens: int = Field(
         24_000, ge=500, le=2_000_000, description="The most that pinned texts and earlier turns take of a prompt."
     )

@@ -32,7 +32,8 @@ class ShareView(Struct, frozen=True, kw_only=True):
 
 class ContextView(Struct, frozen=True, kw_only=True):
     """What a session has come to. Money in micro-USD; `context_window_size` and `window_tokens` in tokens: the most of
-    the conversation that goes with a prompt, and how much does now."""
+    the conversation that goes with a prompt, and how much does now. `summary` stands for the first
+    `summarized_turns`."""
 
     turns: int
     messages: int
@@ -43,6 +44,8 @@ class ContextView(Struct, frozen=True, kw_only=True):
     window_policy: Policy
     window_tokens: int
     pinned: tuple[str, ...]
+    summary: str
+    summarized_turns: int
 
 
 class SessionView(Struct, frozen=True, kw_only=True):
@@ -82,7 +85,8 @@ class MessageView(Struct, frozen=True, kw_only=True):
 
 
 class TurnView(Struct, frozen=True, kw_only=True):
-    """One turn: its run, and its messages in order. `status` other than completed: not shown to the model again."""
+    """One turn: its run, and its messages in order. `status` other than completed: not shown to the model again.
+    `summary` is the one that the run made of the turns before, and `summary_lacks` why it was not taken."""
 
     number: int
     execution_id: str
@@ -92,6 +96,8 @@ class TurnView(Struct, frozen=True, kw_only=True):
     tokens: int
     cost_micro_usd: int
     messages: tuple[MessageView, ...]
+    summary: str
+    summary_lacks: tuple[str, ...]
 
 
 class TurnPage(Struct, frozen=True, kw_only=True):
@@ -124,7 +130,7 @@ class SessionRef(Arguments):
 
 def view(call: Call, kept: Versioned[Session]) -> SessionView:
     """As the caller sees it at this moment."""
-    session, shown = kept.value, window.stretch(kept.value)
+    session, shown, made = kept.value, window.stretch(kept.value), window.summary(kept.value)
     return SessionView(
         session_id=session.id,
         agent_id=session.agent_id,
@@ -142,6 +148,8 @@ def view(call: Call, kept: Versioned[Session]) -> SessionView:
             window_policy=session.window.policy,
             window_tokens=shown.tokens,
             pinned=tuple(pin.text for pin in session.pins),
+            summary=made.text if made else "",
+            summarized_turns=made.through if made else 0,
         ),
         state=session.state_at(call.services.clock.now()),
         metadata=session.metadata,
@@ -168,6 +176,8 @@ def turn_view(turn: Turn) -> TurnView:
             MessageView(role=each.role, text=each.text, tool_calls=each.tool_calls, tool=each.tool)
             for each in turn.messages
         ),
+        summary=turn.compaction.text if turn.compaction else "",
+        summary_lacks=turn.compaction.missing if turn.compaction else (),
     )
 
 
