@@ -16,11 +16,14 @@ import pytest
 
 from mcp_agents.agents.spec import AgentDraft
 from mcp_agents.execution.orders import Order
+from mcp_agents.kernel import ids
 from mcp_agents.kernel.errors import Conflict
+from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tasks import background
 from mcp_agents.server.compose import House, open_house
 from mcp_agents.server.config import Settings
 from mcp_agents.sessions.book import read
+from mcp_agents.sessions.memory import Note, Source
 from mcp_agents.sessions.record import Window
 from tests.crash.dying import CALLER, TENANT
 from tests.crash.play import URL, follow_to_the_end
@@ -206,13 +209,7 @@ async def test_a_worker_that_dies_over_a_memory_leaves_it_once(tmp_path: Path, b
         prompt = 'call builtin__remember with {"text": "Once.", "term": "long"}'
         told = Order(agent="keeper", prompt=prompt, submitted=True)
         run = await dispatcher.submit(space, CALLER, told)
-        await killed(
-            births,
-            {
-                "settings": known, "url": URL, "role": "worker", "point": point, "nth": 1,
-                "journal": str(tmp_path / "journal"), "order": msgspec.to_builtins(told),
-            },
-        )  # fmt: skip
+        await killed(births, known, "worker", point, told)
         before = len(await house.services.memories.all(space, CALLER))
         assert before == (point in ("tool:answered", "append:ToolDone:before"))
         async with background() as working:
@@ -276,3 +273,29 @@ async def said(me: Wire, session: str, prompt: str) -> str:
     except httpx2.HTTPError as lost:
         raise AssertionError("the server is gone") from lost
     return str(run["text"])
+
+
+@pytest.mark.parametrize("command", [("delete", "--yes"), ("roles", "--tenant", TENANT)], ids=lambda words: words[0])
+async def test_a_command_that_removes_a_person_erases_what_is_remembered_of_them(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """From everywhere, or from the tenant; nobody else's."""
+    environment = {**os.environ, "MCP_AGENTS_SERVER__DATA_DIR": str(tmp_path / "data")}
+    known = Settings.model_validate({"server": {"data_dir": str(tmp_path / "data"), "workers": 0}})
+    async with open_house(known, URL, clock=AheadClock()) as house:
+        await house.auth.tenants.create(TENANT)
+        space = house.tenancy.of(CALLER)
+        draft = AgentDraft.model_validate({"name": "keeper", "tools": ["builtin/remember"]})
+        agent = (await house.services.agents.create(space, draft)).value
+        person = await house.auth.users.create("ann@a.example", "correct horse 12", TENANT, frozenset({"operator"}))
+        for subject in (person.id, CALLER.subject):
+            who = Principal(tenant=TENANT, subject=subject, scopes=frozenset())
+            source = Source(effect_id=ids.mint("eff", house.tenancy.clock), execution_id="ex")
+            await house.services.memories.remember(space, who, agent.id, Note(text="A note."), source)
+    program = [sys.executable, "-m", "mcp_agents.server.cli", "user", command[0], person.id, *command[1:]]
+    with anyio.fail_after(60):
+        await anyio.run_process(program, env=environment, cwd=tmp_path)
+    async with open_house(known, URL, clock=AheadClock()) as house:
+        space = house.tenancy.of(CALLER)
+        assert await house.services.memories.forget_user(space, person.id) == 0
+        assert await house.services.memories.forget_user(space, CALLER.subject) == 1

@@ -8,6 +8,7 @@ from mcp_agents.kernel.ids import PLATFORM
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.server.cli.admin.acting import acting, looking, roles_choice
 from mcp_agents.server.cli.common import config_option, json_option, runs_async, show
+from mcp_agents.server.compose import House
 
 _tenant_option = click.option("--tenant", default="default", show_default=True, help="In which tenant.")
 
@@ -63,6 +64,7 @@ async def set_roles(config: Path | None, user_id: str, tenant: str, roles: tuple
         changed = await house.auth.users.set_roles(user_id, tenant, frozenset(roles))
         if not roles:
             await house.auth.families.revoke_of(tenant, user_id)
+            await _forget(house, tenant, user_id)
         body = {"user_id": changed.id, "tenant": tenant, "roles": sorted(roles)}
         show(body, as_json=as_json, text=f"{changed.email} in {tenant}: {', '.join(sorted(roles)) or 'no member'}.")
 
@@ -116,9 +118,14 @@ async def delete(config: Path | None, user_id: str, yes: bool, as_json: bool) ->
             await house.auth.families.revoke_of(name, user_id)
         await house.auth.users.delete(user_id)
         for name in gone.memberships:
-            space = house.tenancy.of(Principal(tenant=name, subject=user_id, scopes=frozenset()))
-            await house.services.memories.forget_user(space, user_id)
+            await _forget(house, name, user_id)
         show({"user_id": user_id, "deleted": True}, as_json=as_json, text=f"Deleted {user_id}.")
+
+
+async def _forget(house: House, tenant: str, user_id: str) -> None:
+    """Erases what agents remember about somebody who is no member any more."""
+    space = house.tenancy.of(Principal(tenant=tenant, subject=user_id, scopes=frozenset()))
+    await house.services.memories.forget_user(space, user_id)
 
 
 async def _set_active(config: Path | None, user_id: str, *, active: bool, as_json: bool) -> None:
