@@ -90,6 +90,9 @@ async def test_runs_at_once_keep_each_others_changes(tmp_path: Path) -> None:
         listed = await remote.call("tool_list", {"server": "builtin"})
         assert [tool["binding"] for tool in listed["tools"]] == [
             "builtin/ask_user",
+            "builtin/forget",
+            "builtin/recall",
+            "builtin/remember",
             "builtin/search_session",
             "builtin/state_get",
             "builtin/state_set",
