@@ -120,8 +120,12 @@ class SealedReader:
             ) from cause
         self.digest = ""
         """Over everything in front of the frame that was given last."""
-        self._line = self._file.readline(_HEAD)
-        self.about = self._head(self._line)
+        try:
+            self._line = self._file.readline(_HEAD)
+            self.about = self._head(self._line)
+        except BaseException:
+            self._file.close()
+            raise
 
     def __enter__(self) -> "SealedReader":
         return self
