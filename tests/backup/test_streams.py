@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import msgspec
 import pytest
 
 from mcp_agents.adapters import nats_presence
@@ -246,3 +247,21 @@ async def test_a_wrong_key_reads_nothing(tmp_path: Path) -> None:
         verified(reader, MasterKey(b"w" * 32), told)
     assert refusal.value.code == "BACKUP_KEY_WRONG"
     assert MASTER.key_id in refusal.value.public
+
+
+async def test_a_backup_of_a_later_version_is_refused_before_anything_is_touched(tmp_path: Path) -> None:
+    """Of the program, of NATS, or with a stream that is not known here."""
+    async with opened(tmp_path) as link:
+        await NatsStore(link).write("cb_agents", "acme.a", b"first", revision=0)
+        path = await saved(link, tmp_path / "a.backup")
+        before = await everything(link)
+        with SealedReader(path) as reader:
+            manifest = verified(reader, MASTER, told)
+            part = msgspec.structs.replace(manifest.parts[0], name="KV_cb_of_tomorrow")
+            for later in ({"product": "99.0.0"}, {"nats": "2.99.0"}, {"parts": [part]}):
+                changed = msgspec.structs.replace(manifest, **later)
+                with pytest.raises(Invalid) as refusal:
+                    await replace_all(snapshots(link), MASTER, reader, changed, replace=True, told=told)
+                assert refusal.value.code == "BACKUP_VERSION"
+        assert await everything(link) == before
+        assert await nats_presence.restoring(link) == ""
