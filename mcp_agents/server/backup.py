@@ -168,7 +168,7 @@ async def back_up(snapshots: Snapshots, master: MasterKey, target: Path, told: T
 
 
 def _written(states: dict[str, State]) -> dict[str, object]:
-    """What tells whether anything was changed. In a bucket every change is a message; the rest is time that runs out."""
+    """What shows a change. In a bucket each one is a message; what else goes on there is time that runs out."""
     return {name: state.last_seq if name.startswith("KV_") else state for name, state in states.items()}
 
 

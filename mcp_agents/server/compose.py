@@ -321,7 +321,7 @@ def the_master_key(settings: Settings, *, make: bool = True) -> MasterKey:
         raise Invalid(
             "BACKUP_KEY_MISSING",
             f"There is no master key in {folder}, and a backup cannot be made or read without it.",
-            "Check [server] data_dir; to restore elsewhere, put the file master.key of the house that was backed up there.",
+            "Check [server] data_dir; on a new machine, put the file master.key of the backed-up house there first.",
         )
     return load_master_key(settings.keys.master, folder, environment())
 

@@ -125,6 +125,36 @@ def test_a_restore_that_was_killed_is_completed_and_nothing_is_served_before(tmp
     assert tenants(data) == ["acme"]
 
 
+def test_a_disk_that_is_full_half_way_is_said_and_the_same_command_completes_it(tmp_path: Path) -> None:
+    """A limit of file sizes, which the server inherits, stands for the disk; nothing is served before."""
+    data, path = tmp_path / "data", tmp_path / "a.backup"
+    data.mkdir()
+    with serving(data):
+        anyio.run(written, data, 4)
+        assert quick(data, "backup", str(path)).returncode == 0
+    limited = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, resource.RLIM_INFINITY))\n"
+        "from mcp_agents.server.cli.main import main\n"
+        "main(['restore', sys.argv[1], '--replace'])\n"
+    )
+    environment = {**os.environ, "MCP_AGENTS_SERVER__DATA_DIR": str(data)}
+    full = subprocess.run(
+        [sys.executable, "-B", "-c", limited, str(path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert_refused(full, 1)
+    assert_refused(quick(data, "tenant", "list"), 1, "has not ended", "same file")
+    done = quick(data, "restore", str(path), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["messages"] > 8
+    assert tenants(data) == ["default"]
+
+
 def test_memory_does_not_grow_with_what_is_stored(tmp_path: Path) -> None:
     """Sixty-four megabytes that do not compress cost no more than none."""
     data = tmp_path / "data"
