@@ -1,6 +1,7 @@
 """Every stream comes back byte for byte, or nothing was touched, or the same command completes it."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from mcp_agents.adapters.nats_objects import NatsObjects
 from mcp_agents.adapters.nats_snapshot import NatsSnapshots
 from mcp_agents.adapters.nats_store import NatsStore
 from mcp_agents.kernel.errors import Conflict, Invalid, Unavailable
-from mcp_agents.kernel.snapshots import State
+from mcp_agents.kernel.snapshots import State, Taken
 from mcp_agents.kernel.store import Record
 from mcp_agents.kernel.tasks import background
 from mcp_agents.security.keys import MasterKey
@@ -223,6 +224,40 @@ async def test_a_stream_that_is_never_still_is_refused_rather_than_torn(tmp_path
             await back_up(moving, MASTER, tmp_path / "a.backup", told)
     assert refusal.value.code == "BACKUP_UNSETTLED"
     assert [name for name in files(tmp_path) if not name.startswith("nats/")] == []
+
+
+class StillAfterTwo(NatsSnapshots):
+    """A store in which a record is replaced during the first two snapshots of its bucket, before it is read."""
+
+    takes = 0
+
+    @asynccontextmanager
+    async def take(self, name: str) -> AsyncIterator[Taken]:
+        async with super().take(name) as taken:
+            self.takes += name == "KV_cb_agents"
+            if name == "KV_cb_agents" and self.takes <= 2:
+                store = NatsStore(self._link)
+                found = await store.get("cb_agents", "acme.a")
+                assert found is not None
+                await store.write("cb_agents", "acme.a", f"version {self.takes}".encode(), revision=found.revision)
+            yield taken
+
+
+async def test_a_stream_that_moved_is_taken_again_and_what_came_before_is_void(tmp_path: Path) -> None:
+    """The copies that are not exact stay in the file, and are passed over."""
+    async with opened(tmp_path) as link:
+        await NatsStore(link).write("cb_agents", "acme.a", b"version 0", revision=0)
+        moving = StillAfterTwo(link, replicas=1, limits=snapshots(link)._limits)
+        await back_up(moving, MASTER, tmp_path / "a.backup", told)
+        before = await everything(link)
+    with SealedReader(tmp_path / "a.backup") as reader:
+        kinds = [frame.kind for frame in reader.frames(MASTER)]
+    assert (kinds.count(b"S"), kinds.count(b"V"), kinds.count(b"E")) == (len(NAMES) + 2, 2, len(NAMES))
+    async with opened(tmp_path, restoring=True) as link:
+        manifest = await put_back(link, tmp_path / "a.backup", replace=True)
+        assert not manifest.one_moment
+        assert await everything(link) == before
+        assert await NatsStore(link).get("cb_agents", "acme.a") == Record("acme.a", b"version 2", 3)
 
 
 async def test_it_goes_from_an_embedded_server_to_another_one(tmp_path: Path) -> None:
