@@ -1,8 +1,8 @@
 """The `Log` port in memory, for unit tests and the benchmark. Held to the NATS log by a shared behaviour suite."""
 
 from collections import defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
 import anyio
 
@@ -34,9 +34,10 @@ class MemoryLog:
 
     @asynccontextmanager
     async def follow(self, subject: str, *, empty: bool = False) -> AsyncIterator[AsyncIterator[Stored]]:
-        yield self._following(subject)
+        async with aclosing(self._following(subject)) as stored:
+            yield stored
 
-    async def _following(self, subject: str) -> AsyncIterator[Stored]:
+    async def _following(self, subject: str) -> AsyncGenerator[Stored, None]:
         after = 0
         while True:
             landed = self._landed[subject]

@@ -84,7 +84,7 @@ class NatsBus:
                     if subscription := self._heard.pop(subject, None):
                         await subscription.unsubscribe()
             if any(subject in self._heard for subject in subjects):
-                await client.flush()  # whoever reads after this has not missed what it does not read
+                await self._link.heard()  # whoever reads after this has not missed what it does not read
 
     async def _landed(self, subject: str, message: Msg) -> None:
         headers = message.headers or {}

@@ -40,7 +40,7 @@ class NatsCachedStore:
         self._link.on_gap(self._forget_all)
         for bucket in CACHED | INDEXED:
             await self._link.client.subscribe(f"cb.changed.{bucket}.>", cb=self._heard)
-        await self._link.client.flush()  # the server knows of us before the first record is kept
+        await self._link.heard()  # the server knows of us before the first record is kept
 
     async def get(self, bucket: Bucket, key: str) -> Record | None:
         if bucket in INDEXED:

@@ -23,7 +23,7 @@ import anyio
 import anyio.abc
 import bcrypt
 
-from mcp_agents.adapters import nats_topology
+from mcp_agents.adapters import nats_presence, nats_topology
 from mcp_agents.adapters.nats_link import Endpoint, NatsLink, Refused, connect
 from mcp_agents.adapters.nats_process import NatsProcess
 from mcp_agents.kernel.errors import Conflict, Fault, Invalid, Unavailable
@@ -40,7 +40,11 @@ _PROBE_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddedOptions:
-    """Where and how. `key` encrypts the store at rest; `key_id` names it without revealing it."""
+    """Where and how. `key` encrypts the store at rest; `key_id` names it without revealing it.
+
+    `restoring`: for whoever replaces what is in it. The folder must be nobody else's then, a store that is not whole
+    opens too, and no stream is made.
+    """
 
     folder: Path
     key: bytes
@@ -48,6 +52,7 @@ class EmbeddedOptions:
     sync: Sync = "always"
     limits: nats_topology.QueueLimits = field(default_factory=nats_topology.QueueLimits)
     attach_seconds: float = 20.0
+    restoring: bool = False
 
 
 class _Folder:
@@ -122,6 +127,12 @@ def _try_lock(lock: int) -> bool:
 
 
 async def _attach(folder: _Folder, options: EmbeddedOptions) -> Endpoint:
+    if options.restoring:
+        raise Conflict(
+            "HOUSE_RUNNING",
+            f"Another process uses the data folder {folder.root.parent}.",
+            "Stop every mcp-agents process that uses it, then repeat.",
+        )
     with anyio.move_on_after(options.attach_seconds):
         while True:
             runtime = folder.read(folder.runtime)
@@ -200,6 +211,8 @@ async def _prove_key(
 ) -> None:
     """Reads the canary; only then may anything be created. Raises `Fault` when something is missing."""
     content = sha256(b"canary:" + options.key).hexdigest().encode()
+    if not options.restoring:
+        await nats_presence.require_whole(link)
     there = await nats_topology.existing(link)
     if manifest is None:
         if _CANARY_STREAM not in there:
@@ -211,7 +224,7 @@ async def _prove_key(
             await link.request(_CANARY_SUBJECT, content)
     else:
         missing = sorted(set(manifest["streams"]) - there)
-        if missing:
+        if missing and not options.restoring:
             raise Fault(
                 "STORE_INCOMPLETE",
                 f"The store should hold {', '.join(missing)} and does not.",
@@ -220,6 +233,8 @@ async def _prove_key(
     canary = await link.last(_CANARY_STREAM, _CANARY_SUBJECT)
     if canary is None or canary[1].data != content:
         raise _wrong_key()
+    if options.restoring:
+        return
     names = [_CANARY_STREAM, *await nats_topology.ensure(link, 1, options.limits)]
     folder.write(folder.manifest, json.dumps({"v": 1, "key_id": options.key_id, "streams": names}))
 

@@ -273,7 +273,7 @@ class NatsJobs:
             await client.subscribe(f"{self._inbox}.*.*", cb=self._answered),
             await client.subscribe(f"{OPENED}.>", cb=self._heard),
         ]
-        await client.flush()  # news from here on; what was there before is seen by looking
+        await self._link.heard()  # news from here on; what was there before is seen by looking
         try:
             yield
         finally:
@@ -457,7 +457,7 @@ class NatsJobs:
         wanted = monotonic() < self._news_until or len(self._lanes) > RESERVE
         if wanted and not self._news:
             self._news = await self._link.client.subscribe(f"{QUEUED}.>", cb=self._heard)
-            await self._link.client.flush()
+            await self._link.heard()
             self._look_at = 0.0
         elif self._news and not wanted:
             subscription, self._news = self._news, None

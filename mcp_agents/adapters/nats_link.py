@@ -125,6 +125,13 @@ class NatsLink:
         for notify in self._on_gap:
             notify()
 
+    async def heard(self) -> None:
+        """Returns when the server knows of every subscription made so far. Raises `Unavailable`."""
+        try:
+            await self.client.flush()
+        except nats.errors.Error as cause:
+            raise unavailable() from cause
+
     async def request(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> Msg:
         """One exchange, tried again over `PATIENCE` while the server is away. Raises `Unavailable`."""
         try:  # the way it nearly always goes

@@ -7,8 +7,8 @@ and listening, and after anything that may have been missed, a follower reads th
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
 import anyio
@@ -78,13 +78,14 @@ class NatsLog:
         live = _republished(subject)
         self._followers[live].add(follower)
         try:
-            yield self._following(subject, follower, stale=not empty)
+            async with aclosing(self._following(subject, follower, stale=not empty)) as stored:
+                yield stored
         finally:
             self._followers[live].discard(follower)
             if not self._followers[live]:
                 del self._followers[live]
 
-    async def _following(self, subject: str, follower: _Follower, *, stale: bool) -> AsyncIterator[Stored]:
+    async def _following(self, subject: str, follower: _Follower, *, stale: bool) -> AsyncGenerator[Stored, None]:
         after = 0
         while True:
             if stale or follower.missed:
@@ -119,11 +120,13 @@ class NatsLog:
         if self._subscribed:
             return
         async with self._subscribing:
-            if not self._subscribed:
+            if self._subscribed:
+                return
+            with anyio.CancelScope(shield=True):  # whoever leaves meanwhile leaves nothing half done to the others
                 await self._link.client.subscribe("cb.agent.log.*.*", cb=self._landed)
-                # A follower reads right after this: the server must know of us before it answers that read.
-                await self._link.client.flush()
                 self._subscribed = True
+                # A follower reads right after this: the server must know of us before it answers that read.
+                await self._link.heard()
 
     async def _landed(self, message: Msg) -> None:
         followers = self._followers.get(message.subject)

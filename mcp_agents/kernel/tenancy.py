@@ -11,8 +11,8 @@ surface, the tenant is fixed here.
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Final, Generic, NamedTuple, TypeVar
@@ -249,10 +249,13 @@ class ExecutionLog:
     @asynccontextmanager
     async def follow(self, *, empty: bool = False) -> AsyncIterator[AsyncIterator[list[Entry]]]:
         """Batches of entries: all there are, then each commit as it lands. `empty`: nothing was there yet."""
-        async with self._doors.log.follow(self._subject, empty=empty) as stored:
-            yield self._verified(stored, sealed=not empty)
+        async with (
+            self._doors.log.follow(self._subject, empty=empty) as stored,
+            aclosing(self._verified(stored, sealed=not empty)) as batches,
+        ):
+            yield batches
 
-    async def _verified(self, stored: AsyncIterator[Stored], *, sealed: bool) -> AsyncIterator[list[Entry]]:
+    async def _verified(self, stored: AsyncIterator[Stored], *, sealed: bool) -> AsyncGenerator[list[Entry], None]:
         tip = START
         if sealed and not await self._doors.log.read(self._subject) and (kept := await self._from_seal()):
             yield (await self._fold(START, kept))[1]

@@ -26,7 +26,7 @@ from mcp_agents_tools.toolsets.servers import StoredToolServers
 from mcp_agents_tools.toolsets.sign_ins import DOCUMENT, SignIns
 from mcp_agents_tools.toolsets.toolbox import UpstreamToolsets
 
-from mcp_agents.adapters import nats_topology
+from mcp_agents.adapters import nats_presence, nats_topology
 from mcp_agents.adapters.litellm_model import LitellmModel
 from mcp_agents.adapters.litellm_prices import LitellmPriceBook
 from mcp_agents.adapters.memory_log import MemoryLog
@@ -37,6 +37,7 @@ from mcp_agents.adapters.nats_link import Endpoint, NatsLink, connect
 from mcp_agents.adapters.nats_log import NatsLog
 from mcp_agents.adapters.nats_objects import NatsObjects
 from mcp_agents.adapters.nats_queue import NatsQueue
+from mcp_agents.adapters.nats_snapshot import NatsSnapshots
 from mcp_agents.adapters.nats_store import NatsStore
 from mcp_agents.adapters.nats_topology import QueueLimits
 from mcp_agents.adapters.openai_wire_model import OpenaiWireModel
@@ -70,6 +71,7 @@ from mcp_agents.kernel.faults import Faults, NoFaults
 from mcp_agents.kernel.fetch import Fetch
 from mcp_agents.kernel.model import Model, ModelAnswer, ModelRequest, TextDelta
 from mcp_agents.kernel.rates import Rates
+from mcp_agents.kernel.snapshots import Snapshots
 from mcp_agents.kernel.tenancy import Doors, Tenancy
 from mcp_agents.models.catalog import OFFLINE, ConfiguredModel, Wire
 from mcp_agents.models.keys import ProviderKeys
@@ -78,6 +80,7 @@ from mcp_agents.scaling.budgets import Budgets
 from mcp_agents.scaling.quotas import Quotas
 from mcp_agents.scaling.rates import SharedRates
 from mcp_agents.scaling.slots import Slots
+from mcp_agents.security.audit import AuditTrail
 from mcp_agents.security.egress import AddressRule
 from mcp_agents.security.fetching import GuardedFetch
 from mcp_agents.security.keys import MasterKey, Vault, load_master_key
@@ -131,7 +134,7 @@ async def open_house(
     `record`: False keeps the logs of runs in memory, for the benchmark that asks what their durability costs.
     """
     clock, faults = clock or SystemClock(), faults or NoFaults()
-    master = load_master_key(settings.keys.master, settings.data_dir / "keys", environment())
+    master = the_master_key(settings)
     vault = Vault(master)
     async with AsyncExitStack() as stack:
         link = await stack.enter_async_context(_linked(settings, master))
@@ -281,8 +284,18 @@ def _fetch_of(issuer: str, settings: Settings) -> Fetch:
 
 @asynccontextmanager
 async def _linked(settings: Settings, master: MasterKey) -> AsyncIterator[NatsLink]:
-    """The connection to NATS, embedded or not, with every stream there."""
-    limits = QueueLimits(per_lane=settings.nats.max_queued_per_agent, total=settings.nats.max_queued)
+    """The connection to NATS, embedded or not, with every stream there, and whole."""
+    async with _connected(settings, master) as link:
+        await nats_presence.be_present(link)  # first: a restore that does not hear us has left its mark for us to see
+        await nats_presence.require_whole(link)
+        if settings.nats.url:
+            await nats_topology.ensure(link, settings.nats.replicas, _limits(settings))
+        yield link
+
+
+@asynccontextmanager
+async def _connected(settings: Settings, master: MasterKey, *, restoring: bool = False) -> AsyncIterator[NatsLink]:
+    """The connection to NATS, embedded or not."""
     async with AsyncExitStack() as stack:
         if settings.nats.url:
             endpoint = Endpoint(settings.nats.url)
@@ -291,14 +304,47 @@ async def _linked(settings: Settings, master: MasterKey) -> AsyncIterator[NatsLi
                 folder=settings.data_dir / "nats",
                 key=master.derive("nats-store"),
                 key_id=master.key_id,
-                sync=settings.nats.sync,
-                limits=limits,
+                # Whoever restores sees to it once, at the end, that everything is on disk.
+                sync="interval" if restoring else settings.nats.sync,
+                limits=_limits(settings),
+                restoring=restoring,
             )
             endpoint = await stack.enter_async_context(embedded(options))
-        link = await stack.enter_async_context(connect(endpoint, "mcp-agents"))
-        if settings.nats.url:
-            await nats_topology.ensure(link, settings.nats.replicas, limits)
-        yield link
+        yield await stack.enter_async_context(connect(endpoint, "mcp-agents"))
+
+
+def _limits(settings: Settings) -> QueueLimits:
+    return QueueLimits(per_lane=settings.nats.max_queued_per_agent, total=settings.nats.max_queued)
+
+
+def the_master_key(settings: Settings, *, make: bool = True) -> MasterKey:
+    """The master key of these settings. `make`: without one in a new data folder, a new one is made there."""
+    folder = settings.data_dir / "keys"
+    if not make and not settings.keys.master and not (folder / "master.key").exists():
+        raise Invalid(
+            "BACKUP_KEY_MISSING",
+            f"There is no master key in {folder}, and a backup cannot be made or read without it.",
+            "Check [server] data_dir; on a new machine, put the file master.key of the backed-up house there first.",
+        )
+    return load_master_key(settings.keys.master, folder, environment())
+
+
+@asynccontextmanager
+async def open_streams(
+    settings: Settings, master: MasterKey, *, restoring: bool = False
+) -> AsyncIterator[tuple[Snapshots, AuditTrail]]:
+    """The streams as a whole, and the audit trail in them, without a house. Raises what `open_house` raises.
+
+    `restoring`: for whoever replaces them, alone; a store that is not whole opens too.
+    """
+    async with _connected(settings, master, restoring=restoring) as link:
+        if not restoring:
+            await nats_presence.be_present(link)
+            await nats_presence.require_whole(link)
+        clock = SystemClock()
+        tenancy = Tenancy(await _doors(link, clock, NoFaults(), record=True))
+        trail = AuditTrail(tenancy.platform(), master.derive("audit"), clock)
+        yield NatsSnapshots(link, replicas=settings.nats.replicas, limits=_limits(settings)), trail
 
 
 async def _doors(link: NatsLink, clock: Clock, faults: Faults, *, record: bool) -> Doors:

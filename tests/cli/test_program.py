@@ -27,9 +27,9 @@ def program(folder: Path, *arguments: str, **variables: str) -> "subprocess.Comp
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[str]:
+def serving(folder: Path, **variables: str) -> Iterator[str]:
     """A running server on the folder."""
-    environment = {**os.environ, "MCP_AGENTS_SERVER__DATA_DIR": str(folder)}
+    environment = {**os.environ, "MCP_AGENTS_SERVER__DATA_DIR": str(folder), **variables}
     process = subprocess.Popen(
         [*PROGRAM, "serve", "--port", "0"], env=environment, stdout=subprocess.PIPE, text=True, cwd=folder
     )
@@ -212,7 +212,7 @@ def test_a_second_process_on_the_folder_shares_it(tmp_path: Path) -> None:
 def test_wrong_use_is_exit_code_two_and_every_command_has_help_with_an_example(tmp_path: Path) -> None:
     """Help is there for all of them."""
     assert program(tmp_path, "fly").returncode == 2
-    for command in ("demo", "serve", "worker", "stdio", "run", "token", "doctor"):
+    for command in ("demo", "serve", "worker", "stdio", "run", "token", "backup", "restore", "doctor"):
         shown = program(tmp_path, command, "--help")
         assert shown.returncode == 0
         assert "Example: mcp-agents" in shown.stdout

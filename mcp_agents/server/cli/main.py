@@ -19,6 +19,8 @@ _COMMANDS: Final = {
     "client": "admin:client",
     "keys": "admin:keys",
     "audit": "admin:audit",
+    "backup": "backup:backup",
+    "restore": "backup:restore",
     "doctor": "doctor:doctor",
     "bench": "bench:bench",
 }
