@@ -1,4 +1,4 @@
-"""The trials at full size: `python -m tests.trials.run budget faults overload guesses price talks`, or `make trials`.
+"""The trials at full size, or those that are named: `python -m tests.trials.run [NAMES]`, or `make trials ARGS=NAMES`.
 
 Prints what was found and exits 1 when something must not be; docs/trials.md says what the figures mean.
 """
@@ -15,7 +15,7 @@ from typing import Final
 import anyio
 import click
 
-from tests.trials import budget, faults, guesses, overload, price, talks
+from tests.trials import budget, facts, faults, guesses, overload, price, talks
 
 _KILLS: Final = (0, 1, 1, 2, 3)
 _RUNS: Final = 10_000
@@ -27,6 +27,7 @@ _GUESSES: Final = 100
 _CALLS: Final = 1_000
 _LENGTHS: Final = (100, 1_000, 10_000)
 _TURNS: Final = 1_000
+_FACTS: Final = 40
 
 
 async def _budget(folder: Path) -> list[str]:
@@ -100,6 +101,22 @@ async def _talks(folder: Path) -> list[str]:
     return []
 
 
+async def _facts(folder: Path) -> list[str]:
+    wrong: list[str] = []
+    for policy in facts.POLICIES:
+        kept = await facts.trial(folder / policy, policy, turns=_FACTS * 10, facts=_FACTS, seed=1)
+        click.echo(f"  {policy}: {kept.answered} of {_FACTS} facts answered after {_FACTS * 10} turns")
+        if kept.summaries:
+            ratio = kept.left_tokens / kept.summary_tokens
+            click.echo(
+                f"    {kept.summaries} summaries; the last one stands for {kept.left_tokens} tokens with "
+                f"{kept.summary_tokens}, {ratio:.0f} to one"
+            )
+        if policy == "compacted" and kept.answered < _FACTS:
+            wrong.append("a summary lost what the model wrote into it")
+    return wrong
+
+
 _TRIALS: Final[dict[str, Callable[[Path], Awaitable[list[str]]]]] = {
     "budget": _budget,
     "faults": _faults,
@@ -107,6 +124,7 @@ _TRIALS: Final[dict[str, Callable[[Path], Awaitable[list[str]]]]] = {
     "guesses": _guesses,
     "price": _price,
     "talks": _talks,
+    "facts": _facts,
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tests.trials import budget, faults, guesses, overload, price, talks
+from tests.trials import budget, facts, faults, guesses, overload, price, talks
 
 pytestmark = pytest.mark.anyio
 
@@ -86,3 +86,15 @@ async def test_sessions_are_begun_whatever_their_length(tmp_path: Path) -> None:
     assert [len(took) for took in found.opened.values()] == [3, 3]
     assert found.log_bytes > 0
     assert found.head_bytes > 0
+
+
+async def test_facts_outlast_the_window_by_summaries_alone(tmp_path: Path) -> None:
+    """Where the model writes them down, each is known at the end; without summaries most are not."""
+    with anyio.fail_after(240):
+        found = {
+            policy: await facts.trial(tmp_path / policy, policy, turns=90, facts=9, seed=2) for policy in facts.POLICIES
+        }
+    assert found["compacted"].answered == 9
+    assert found["compacted"].summaries > 1
+    assert found["recent"].answered < 6
+    assert found["recent"].summaries == 0
