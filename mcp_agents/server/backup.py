@@ -41,6 +41,7 @@ ORDER: Final = (
     "CB_SESSIONS",
     "KV_cb_executions",
     "KV_cb_agent_state",
+    "KV_cb_memories",
     "KV_cb_joins",
     "KV_cb_leases",
     "KV_cb_ledger",

@@ -27,6 +27,7 @@ def test_what_refers_is_taken_before_what_it_refers_to() -> None:
         "sessions": ["KV_cb_agent_sessions"],
         "summaries": ["KV_cb_executions"],
         "histories": ["KV_cb_agent_state"],
+        "memories": ["KV_cb_memories"],
         "budgets": ["KV_cb_ledger"],
         "slots": ["KV_cb_ledger"],
         "secrets": ["KV_cb_tool_servers", "KV_cb_models"],
