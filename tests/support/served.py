@@ -65,10 +65,13 @@ async def served(
             server = _Quiet(uvicorn.Config(application, log_level="warning", **options))
             tasks.start_soon(server.serve, [listener])
             await server.up.wait()
-            yield Served(house, url)
-            application.state.stop()
-            server.should_exit = True
-            await server.down.wait()
+            try:
+                yield Served(house, url)
+            finally:  # also where a test fails: the next one begins with nothing left of this one
+                application.state.stop()
+                server.should_exit = True
+                with anyio.move_on_after(10, shield=True):
+                    await server.down.wait()
 
 
 class _Quiet(uvicorn.Server):
