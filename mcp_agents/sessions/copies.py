@@ -18,14 +18,16 @@ from mcp_agents.kernel.messages import Usage
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import TenantSpace, Versioned
 from mcp_agents.kernel.tokens import TokenCounter
-from mcp_agents.sessions.book import heads, read
-from mcp_agents.sessions.compaction import LEAD
-from mcp_agents.sessions.record import PIN_LIMIT, PINS, Pin, Session, Turn, Window
+from mcp_agents.sessions.book import METADATA_LIMIT, heads, read
+from mcp_agents.sessions.compaction import HOLDS, LEAD
+from mcp_agents.sessions.record import PIN_LIMIT, PINS, WINDOW_LEAST, WINDOW_MOST, Pin, Session, Turn, Window
 from mcp_agents.sessions.window import size
 
 FORMAT: Final = "mcp-agents-session"
 EXPORT_LIMIT: Final = 8 * 1024 * 1024
 """Bytes of a file that is taken in or given out over MCP."""
+_MOST: Final = 10**12
+"""No turn takes so many tokens, milliseconds or micro-USD."""
 
 
 class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,13 +96,8 @@ class SessionCopies:
             export = msgspec.convert(document, Export)
         except (msgspec.ValidationError, RecursionError) as wrong:
             raise _no_import(str(wrong)[:200]) from wrong
-        numbers = [turn.number for turn in export.turns]
-        if export.format != FORMAT or export.v != 1:
-            raise _no_import("it is another format, or of a later version")
-        if numbers != list(range(1, len(numbers) + 1)) or len(export.pins) > PINS:
-            raise _no_import("its turns are not numbered from 1, or it has too many pins")
-        if len(msgspec.json.encode(export)) > EXPORT_LIMIT:
-            raise _no_import(f"it is more than {EXPORT_LIMIT // 1024 // 1024} MiB")
+        if objection := _objection(export):
+            raise _no_import(objection)
         # What a file says of sizes is not believed: windows are filled by them.
         turns = [await self._counted(turn) for turn in export.turns]
         pins = [
@@ -130,6 +127,36 @@ class SessionCopies:
         # What the turns cost was paid once, where they were run.
         new = msgspec.structs.replace(new, last_activity=self._clock.now(), cost_micro_usd=0, usage=Usage())
         return Versioned(new, await heads(space).create(new.id, value=new))
+
+
+def _objection(export: Export) -> str:
+    """Why a file that has the right shape is not taken in: what no session of ours could have written. "": it is."""
+    numbers = [turn.number for turn in export.turns]
+    if export.format != FORMAT or export.v != 1:
+        return "it is another format, or of a later version"
+    if numbers != list(range(1, len(numbers) + 1)) or len(export.pins) > PINS:
+        return "its turns are not numbered from 1, or it has too many pins"
+    if not WINDOW_LEAST <= export.window.max_tokens <= WINDOW_MOST:
+        return f"its window is not of {WINDOW_LEAST} to {WINDOW_MOST} tokens"
+    if len(msgspec.json.encode(export.metadata)) > METADATA_LIMIT:
+        return f"its metadata are more than {METADATA_LIMIT // 1024} KiB"
+    if any(not _possible(turn) for turn in export.turns):
+        return "it has a turn with a time, a figure, a role or a summary that no turn has"
+    if len(msgspec.json.encode(export)) > EXPORT_LIMIT:
+        return f"it is more than {EXPORT_LIMIT // 1024 // 1024} MiB"
+    return ""
+
+
+def _possible(turn: Turn) -> bool:
+    usage, made = turn.usage, turn.compaction
+    figures = (usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.lost_tokens)
+    return (
+        turn.at.tzinfo is not None
+        and all(0 <= each <= _MOST for each in (*figures, turn.cost_micro_usd, turn.total_ms))
+        and all(message.role != "system" for message in turn.messages)
+        and len(turn.kept) <= HOLDS
+        and (made is None or (0 < made.through < turn.number and len(made.holds) <= HOLDS))
+    )
 
 
 def _no_import(why: str) -> Invalid:

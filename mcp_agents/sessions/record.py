@@ -25,6 +25,9 @@ PIN_LIMIT: Final = 4_000
 VERSION: Final = 2
 """Of heads and turns. 2 added what summaries are made of; whatever is read of an earlier one is as if it had none."""
 _SENTENCE: Final = re.compile(r"(?<=[.!?])\s+")
+WINDOW_LEAST: Final = 500
+WINDOW_MOST: Final = 2_000_000
+"""Tokens that a window may be said to take."""
 REST: Final = 8
 """So many turns pass before a conversation whose summary was not taken is summarized again."""
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mcp_agents.kernel.tenancy import Topic
 from mcp_agents.sessions import report
-from mcp_agents.sessions.record import PIN_LIMIT, Policy, State, Window
+from mcp_agents.sessions.record import PIN_LIMIT, WINDOW_LEAST, WINDOW_MOST, Policy, State, Window
 from mcp_agents.sessions.report import Report
 from mcp_agents_tools.surface.plugin import READS, Arguments, Call, Hints, Listed
 from mcp_agents_tools.surface.sessions.shapes import (
@@ -38,7 +38,10 @@ class WindowArgument(BaseModel):
         "others (`prioritized`); or the last ones behind a summary of those before (`compacted`).",
     )
     max_tokens: int = Field(
-        24_000, ge=500, le=2_000_000, description="The most that pinned texts and earlier turns take of a prompt."
+        24_000,
+        ge=WINDOW_LEAST,
+        le=WINDOW_MOST,
+        description="The most that pinned texts and earlier turns take of a prompt.",
     )
 
 
