@@ -10,13 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import anyio
-from click.testing import CliRunner
+import pytest
 
 from mcp_agents.adapters.nats_link import Endpoint, connect
 from mcp_agents.adapters.nats_process import binary
 from mcp_agents.adapters.nats_topology import OBJECTS
-from mcp_agents.server.cli.main import main
 from tests.backup.stores import files
 from tests.cli.test_program import assert_refused, program, serving
 
@@ -30,16 +28,9 @@ finally:
 """
 
 
-def quick(folder: Path, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """As `program`, in this process: the same command without a second and a half of imports."""
-    environment = {"MCP_AGENTS_SERVER__DATA_DIR": str(folder), **variables}
-    done = CliRunner(env=environment).invoke(main, list(arguments))
-    return subprocess.CompletedProcess(list(arguments), done.exit_code, done.stdout, done.stderr)
-
-
 def tenants(folder: Path, **variables: str) -> list[str]:
     """Who is there."""
-    return [each["name"] for each in json.loads(quick(folder, "tenant", "list", "--json", **variables).stdout)]
+    return [each["name"] for each in json.loads(program(folder, "tenant", "list", "--json", **variables).stdout)]
 
 
 def test_from_one_folder_to_another(tmp_path: Path) -> None:
@@ -48,14 +39,14 @@ def test_from_one_folder_to_another(tmp_path: Path) -> None:
     for folder in (old, new, out):
         folder.mkdir()
     with serving(old):
-        assert quick(old, "tenant", "create", "acme").returncode == 0
+        assert program(old, "tenant", "create", "acme").returncode == 0
         beside = json.loads(program(old, "backup", str(out), "--json").stdout)
-        assert_refused(quick(old, "restore", str(out), "--replace"), 1, "Another process", "Stop")
-    without = json.loads(quick(old, "backup", str(out / "again.backup"), "--json").stdout)
+        assert_refused(program(old, "restore", str(out), "--replace"), 1, "Another process", "Stop")
+    without = json.loads(program(old, "backup", str(out / "again.backup"), "--json").stdout)
     assert without["one_moment"]
     assert beside["messages"] <= without["messages"]
     assert Path(beside["file"]).parent == out
-    assert_refused(quick(new, "restore", str(out)), 2, "no master key", "master.key")
+    assert_refused(program(new, "restore", str(out)), 2, "no master key", "master.key")
     assert not (new / "keys").exists()
     (new / "keys").mkdir(mode=0o700)
     (new / "keys" / "master.key").write_bytes((old / "keys" / "master.key").read_bytes())
@@ -63,9 +54,9 @@ def test_from_one_folder_to_another(tmp_path: Path) -> None:
     restored = program(new, "restore", str(out))  # the newest that was made there by time
     assert restored.returncode == 0, restored.stderr
     assert set(tenants(new)) == {"default", "acme"}
-    shown = json.loads(quick(new, "audit", "list", "--json").stdout)
+    shown = json.loads(program(new, "audit", "list", "--json").stdout)
     assert [each["act"] for each in shown[:2]] == ["restore", "backup"]
-    assert quick(new, "audit", "verify").returncode == 0
+    assert program(new, "audit", "verify").returncode == 0
 
 
 def test_every_refusal_says_what_to_do_and_changes_nothing(tmp_path: Path) -> None:
@@ -73,26 +64,26 @@ def test_every_refusal_says_what_to_do_and_changes_nothing(tmp_path: Path) -> No
     data, out = tmp_path / "data", tmp_path / "out"
     data.mkdir()
     out.mkdir()
-    assert_refused(quick(data, "backup", str(out)), 2, "no master key", "data_dir")
-    assert quick(data, "tenant", "create", "acme").returncode == 0
+    assert_refused(program(data, "backup", str(out)), 2, "no master key", "data_dir")
+    assert program(data, "tenant", "create", "acme").returncode == 0
     path = out / "a.backup"
-    assert quick(data, "backup", str(path)).returncode == 0
-    assert quick(data, "tenant", "create", "later").returncode == 0
+    assert program(data, "backup", str(path)).returncode == 0
+    assert program(data, "tenant", "create", "later").returncode == 0
     whole = path.read_bytes()
-    assert_refused(quick(data, "backup", str(path)), 1, "there already", "another name")
-    assert_refused(quick(data, "backup", str(out / "no" / "where")), 2, "cannot be written", "another place")
+    assert_refused(program(data, "backup", str(path)), 1, "there already", "another name")
+    assert_refused(program(data, "backup", str(out / "no" / "where")), 2, "cannot be written", "another place")
     assert path.read_bytes() == whole
-    assert_refused(quick(data, "restore", str(path)), 1, "--replace", "backup of it")
+    assert_refused(program(data, "restore", str(path)), 1, "--replace", "backup of it")
     for content in (whole[:-7], whole[:3000] + b"?" + whole[3001:]):
         (out / "b.backup").write_bytes(content)
-        assert_refused(quick(data, "restore", str(out / "b.backup"), "--replace"), 2, "damaged", "another copy")
+        assert_refused(program(data, "restore", str(out / "b.backup"), "--replace"), 2, "damaged", "another copy")
     (out / "b.backup").write_bytes(whole.replace(b"backup 1 ", b"backup 9 ", 1))
-    assert_refused(quick(data, "restore", str(out / "b.backup"), "--replace"), 2, "format 9", "version")
-    assert_refused(quick(data, "restore", str(out / "c.backup"), "--replace"), 2, "cannot be read", "path")
+    assert_refused(program(data, "restore", str(out / "b.backup"), "--replace"), 2, "format 9", "version")
+    assert_refused(program(data, "restore", str(out / "c.backup"), "--replace"), 2, "cannot be read", "path")
     (out / "empty").mkdir()
-    assert_refused(quick(data, "restore", str(out / "empty"), "--replace"), 2, "no backup in the folder")
+    assert_refused(program(data, "restore", str(out / "empty"), "--replace"), 2, "no backup in the folder")
     other = {"MCP_AGENTS_KEYS__MASTER": "env:OTHER", "OTHER": "b" * 64}
-    assert_refused(quick(data, "restore", str(path), "--replace", **other), 2, "master key", "[keys] master")
+    assert_refused(program(data, "restore", str(path), "--replace", **other), 2, "master key", "[keys] master")
     assert set(tenants(data)) == {"acme", "later"}
     assert sorted(files(out)) == ["a.backup", "b.backup"]
 
@@ -101,8 +92,8 @@ def test_a_restore_that_was_killed_is_completed_and_nothing_is_served_before(tmp
     """Killed without a word once streams have gone."""
     data, path = tmp_path / "data", tmp_path / "a.backup"
     data.mkdir()
-    assert quick(data, "tenant", "create", "acme").returncode == 0
-    assert quick(data, "backup", str(path)).returncode == 0
+    assert program(data, "tenant", "create", "acme").returncode == 0
+    assert program(data, "backup", str(path)).returncode == 0
     dying = (
         "import os, sys\n"
         "from mcp_agents.adapters.nats_snapshot import NatsSnapshots\n"
@@ -120,52 +111,40 @@ def test_a_restore_that_was_killed_is_completed_and_nothing_is_served_before(tmp
     killed = subprocess.run([sys.executable, "-c", dying, str(path)], env=environment, timeout=60, check=False)
     assert killed.returncode == -9
     for command in (("serve", "--port", "0"), ("tenant", "list"), ("backup", str(tmp_path))):
-        assert_refused(quick(data, *command), 1, "has not ended", "same file")
-    assert quick(data, "restore", str(path)).returncode == 0
+        assert_refused(program(data, *command), 1, "has not ended", "same file")
+    assert program(data, "restore", str(path)).returncode == 0
     assert tenants(data) == ["acme"]
 
 
-def test_a_disk_that_is_full_half_way_is_said_and_the_same_command_completes_it(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_a_disk_that_is_full_half_way_is_said_and_the_same_command_completes_it(tmp_path: Path) -> None:
     """A limit of file sizes, which the server inherits, stands for the disk; nothing is served before."""
     data, path = tmp_path / "data", tmp_path / "a.backup"
     data.mkdir()
     with serving(data):
-        anyio.run(written, data, 4)
-        assert quick(data, "backup", str(path)).returncode == 0
-    limited = (
-        "import resource, sys\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, resource.RLIM_INFINITY))\n"
-        "from mcp_agents.server.cli.main import main\n"
-        "main(['restore', sys.argv[1], '--replace'])\n"
-    )
-    environment = {**os.environ, "MCP_AGENTS_SERVER__DATA_DIR": str(data)}
-    full = subprocess.run(
-        [sys.executable, "-B", "-c", limited, str(path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+        await written(data, 4)
+        assert program(data, "backup", str(path)).returncode == 0
+    full = on_a_full_disk(data, path)
     assert_refused(full, 1)
-    assert_refused(quick(data, "tenant", "list"), 1, "has not ended", "same file")
-    done = quick(data, "restore", str(path), "--json")
+    assert_refused(program(data, "tenant", "list"), 1, "has not ended", "same file")
+    done = program(data, "restore", str(path), "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["messages"] > 8
     assert tenants(data) == ["default"]
 
 
-def test_memory_does_not_grow_with_what_is_stored(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_memory_does_not_grow_with_what_is_stored(tmp_path: Path) -> None:
     """Sixty-four megabytes that do not compress cost no more than none."""
     data = tmp_path / "data"
     data.mkdir()
-    assert quick(data, "tenant", "create", "acme").returncode == 0
+    assert program(data, "tenant", "create", "acme").returncode == 0
     small = [
         measured(data, "backup", str(tmp_path / "s.backup")),
         measured(data, "restore", str(tmp_path / "s.backup")),
     ]
     with serving(data):
-        anyio.run(written, data, 64)
+        await written(data, 64)
     large = [
         measured(data, "backup", str(tmp_path / "l.backup")),
         measured(data, "restore", str(tmp_path / "l.backup")),
@@ -181,21 +160,40 @@ def test_a_server_of_ones_own(tmp_path: Path) -> None:
     data.mkdir()
     with nats_server(tmp_path) as url:
         there = {"MCP_AGENTS_NATS__URL": url}
-        assert_refused(quick(data, "backup", str(path), **there), 2, "no master key")
-        assert quick(data, "tenant", "create", "acme", **there).returncode == 0
+        assert_refused(program(data, "backup", str(path), **there), 2, "no master key")
+        assert program(data, "tenant", "create", "acme", **there).returncode == 0
         with serving(data, MCP_AGENTS_SERVER__WORKERS="0", **there):
-            assert quick(data, "backup", str(path), **there).returncode == 0
-            assert_refused(quick(data, "restore", str(path), "--replace", **there), 1, "Other", "Stop all")
-        assert quick(data, "tenant", "create", "later", **there).returncode == 0
-        assert_refused(quick(data, "restore", str(path), **there), 1, "--replace")
-        assert quick(data, "restore", str(path), "--replace", **there).returncode == 0
+            assert program(data, "backup", str(path), **there).returncode == 0
+            assert_refused(program(data, "restore", str(path), "--replace", **there), 1, "Other", "Stop all")
+        assert program(data, "tenant", "create", "later", **there).returncode == 0
+        assert_refused(program(data, "restore", str(path), **there), 1, "--replace")
+        assert program(data, "restore", str(path), "--replace", **there).returncode == 0
         assert set(tenants(data, **there)) == {"acme", "default"}
-        assert quick(data, "audit", "verify", **there).returncode == 0
+        assert program(data, "audit", "verify", **there).returncode == 0
     with nats_server(tmp_path / "another") as url:
         there = {"MCP_AGENTS_NATS__URL": url}
-        assert_refused(quick(data, "backup", str(tmp_path / "b.backup"), **there), 2, "Nothing is stored")
-        assert quick(data, "restore", str(path), **there).returncode == 0
+        assert_refused(program(data, "backup", str(tmp_path / "b.backup"), **there), 2, "Nothing is stored")
+        assert program(data, "restore", str(path), **there).returncode == 0
         assert set(tenants(data, **there)) == {"acme", "default"}
+
+
+def on_a_full_disk(data: Path, path: Path) -> "subprocess.CompletedProcess[str]":
+    """A restore whose files may take a megabyte each."""
+    limited = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, resource.RLIM_INFINITY))\n"
+        "from mcp_agents.server.cli.main import main\n"
+        "main(['restore', sys.argv[1], '--replace'])\n"
+    )
+    environment = {**os.environ, "MCP_AGENTS_SERVER__DATA_DIR": str(data)}
+    return subprocess.run(
+        [sys.executable, "-B", "-c", limited, str(path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def listens(port: int) -> bool:
