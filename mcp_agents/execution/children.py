@@ -95,6 +95,7 @@ class Children:
                 agent_id=run.agent.id,
                 effect_id=call.effect_id,
                 session=payers(run).session,
+                joined=run.joined,
             ),
             portion=Limits.of(run).share(run, share, self.clock.now()),
             chain=run.requested.chain,

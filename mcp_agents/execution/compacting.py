@@ -6,6 +6,7 @@ goes on with what fits without it. Above: the loop. Below: `turns`, which asks m
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from mcp_agents.execution import limits
 from mcp_agents.execution.conversing import Conversations
@@ -15,10 +16,14 @@ from mcp_agents.execution.turns import Asker
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import AgentsError, Invalid
 from mcp_agents.kernel.events import Compact, Completed, ContextCompacted, Failed, InSession, Problem
+from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tokens import TokenCounter
 from mcp_agents.models.router import Demand
 from mcp_agents.sessions import compaction
 from mcp_agents.sessions.record import Kept
+
+_SHARE: Final = 1 / 3
+"""How much of the time that a run has left its summary may take: the turn itself needs the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +35,15 @@ class Compacting:
     tokens: TokenCounter
     clock: Clock
 
-    async def recall(self, recorder: Recorder) -> None:
-        """Puts what the model is shown of the session into the run; ends a run that was there for the summary alone."""
+    async def recall(self, recorder: Recorder, principal: Principal) -> None:
+        """Puts what the model is shown of the session into the run; ends a run that was there for the summary alone.
+
+        Raises `Denied` and `NotFound` where the caller has lost the session since.
+        """
         run, shown = recorder.run, recorder.run.requested.session
         if shown is None or run.earlier:
             return
+        await self.conversations.still_allowed(recorder.space, principal, shown.id)
         compact = shown.compact
         if compact is not None and run.compacted is None:
             await self._compact(recorder, shown, compact)
@@ -49,14 +58,15 @@ class Compacting:
         run = recorder.run
         turns = await self.conversations.turns(recorder.space, shown.id, after=compact.after, upto=compact.upto)
         before = tuple(Kept(*each) for each in shown.holds)
-        holds = compaction.must_hold(before, turns, last=compact.through == shown.number - 1)
+        holds = compaction.must_hold(before, turns, last=compact.last, room=compact.room)
+        left = (limits.deadline(run) - self.clock.now()).total_seconds()
         asked = Demand(
             virtual_model=run.agent.policy.summary_model or run.agent.virtual_model,
             messages=compaction.request(turns, shown.summary, holds, compact.room),
             max_tokens=compact.room,
             cache_key=run.agent.id,
             routing=run.agent.routing,
-            seconds=max(0.0, (limits.deadline(run) - self.clock.now()).total_seconds()),
+            seconds=max(0.0, left * _SHARE),
         )
         try:
             bought = await self.asker.buy(recorder, asked, quietly=True)

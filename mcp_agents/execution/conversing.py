@@ -25,6 +25,8 @@ from mcp_agents.sessions.compaction import LEAD
 from mcp_agents.sessions.record import Compaction, Kept, Session, Turn
 from mcp_agents.sessions.window import leaving, size, stretch, summary, summary_room
 
+SCOPE: Final = "sessions:run"
+"""What taking a turn needs, besides running the agent."""
 ACCEPT_SECONDS: Final = 30.0
 """A turn whose run is not there after so long is given up: whoever was let in died before the run was accepted. Should
 it only have slept, its turn comes behind those that were let in meanwhile."""
@@ -52,9 +54,10 @@ class Conversations:
         """Lets a run in as the session's next turn, and says what it is shown of the ones before; with `compacts` it
         summarizes them and does nothing else.
 
-        Raises `NotFound` (`SESSION_UNKNOWN`), `Denied` (`SESSION_DENIED`), `Invalid` (`SESSION_OF_ANOTHER_AGENT`,
-        `NOTHING_TO_COMPACT`), `Conflict` (`SESSION_BUSY`, `SESSION_STATE`).
+        Raises `NotFound` (`SESSION_UNKNOWN`), `Denied` (`SESSION_DENIED`, `INSUFFICIENT_SCOPE`), `Invalid`
+        (`SESSION_OF_ANOTHER_AGENT`, `NOTHING_TO_COMPACT`), `Conflict` (`SESSION_BUSY`, `SESSION_STATE`).
         """
+        principal.require(SCOPE)
         for _ in range(_TRIES):
             found = await self._book.get(space, principal, session_id, may="write")
             session = found.value
@@ -87,6 +90,10 @@ class Conversations:
             await self._end_of_last(space, found.value)
         return await self._book.get(space, principal, session_id)
 
+    async def still_allowed(self, space: TenantSpace, principal: Principal, session_id: str) -> None:
+        """Raises where this caller may not take turns any more: a run may have waited for long."""
+        await self._book.get(space, principal, session_id, may="write")
+
     async def give_up(self, space: TenantSpace, session_id: str, execution_id: str) -> None:
         """Lets a run out again that was not accepted after all."""
         for _ in range(_TRIES):
@@ -103,7 +110,7 @@ class Conversations:
         """What the model is shown before the prompt: pinned texts, a summary, and the turns of the window."""
         text, after, without = shown.summary, shown.after, shown.without
         if shown.compact is not None and compacted is not None and not compacted.missing:
-            text, after, without = compacted.text, shown.compact.upto, ()
+            text, after, without = compacted.text, shown.compact.shown_after, ()
         messages: list[Message] = []
         if shown.pinned:
             messages.append(Message(role="user", text="\n- ".join((_PINNED, *shown.pinned))))
@@ -200,12 +207,20 @@ def _shown(session: Session, *, compacts: bool) -> InSession:
     goes, window, made = leaving(session, wanted=compacts), stretch(session), summary(session)
     if compacts and goes is None:
         raise Invalid(
-            "NOTHING_TO_COMPACT", "There are no turns before the last one to summarize.", "Go on with agent_execute."
+            "NOTHING_TO_COMPACT",
+            "There are no turns before the last one to summarize, or what is pinned leaves no room for a summary.",
+            "Go on with agent_execute.",
         )
     compact = None
     if goes is not None:
         compact = Compact(
-            after=goes.after, upto=goes.upto, through=goes.through, room=summary_room(session), alone=compacts
+            after=goes.after,
+            upto=goes.upto,
+            through=goes.through,
+            room=summary_room(session),
+            shown_after=goes.behind.after,
+            last=goes.last,
+            alone=compacts,
         )
     return InSession(
         id=session.id,
@@ -235,7 +250,9 @@ def _kept(run: Run) -> tuple[Kept, ...]:
 
 
 def _compaction(run: Run) -> Compaction | None:
-    made = run.compacted
+    made, shown = run.compacted, run.requested.session
+    if made is None and shown and shown.compact:  # so that the next turn does not end at it, too
+        return Compaction(through=shown.compact.through, missing=("the run ended before it was made",))
     if made is None:
         return None
     return Compaction(

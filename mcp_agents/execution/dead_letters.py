@@ -41,6 +41,8 @@ class DeadLetters:
         order = Order(
             agent=old.agent_id,
             prompt=old.prompt,
+            session_id=old.session.id if old.session else "",
+            compacts=bool(old.session and old.session.compact and old.session.compact.alone),
             context=old.context,
             tools_enabled=old.tools_enabled,
             metadata=old.metadata,

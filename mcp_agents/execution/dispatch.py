@@ -76,7 +76,7 @@ class Dispatcher:
         conversations: Conversations,
     ) -> None:
         self._tenancy, self._agents, self._register, self._attention = tenancy, agents, register, attention
-        self._gates, self._conversations = gates, conversations
+        self._gates, self.conversations = gates, conversations
         self._station, self._slots, self._quotas = station, slots, slots.quotas
         self._full_until: dict[tuple[str, ...], float] = {}
 
@@ -160,7 +160,7 @@ class Dispatcher:
                 await self._admit(space, principal, order, prepared)
                 return
             agent_id, execution_id = prepared.requested.agent_id, prepared.execution_id
-            turn = await self._conversations.begin(
+            turn = await self.conversations.begin(
                 space, principal, order.session_id, agent_id, execution_id, compacts=order.compacts
             )
             self._tenancy.faults.reach("accept:held")
@@ -170,9 +170,9 @@ class Dispatcher:
             except AgentsError:
                 run = await self.find(space, execution_id)
                 if run is None:
-                    await self._conversations.give_up(space, order.session_id, execution_id)
+                    await self.conversations.give_up(space, order.session_id, execution_id)
                 elif run.finished:
-                    await self._conversations.ended(space, run)
+                    await self.conversations.ended(space, run)
                 raise
 
     async def _admit(self, space: TenantSpace, principal: Principal, order: Order, prepared: _Prepared) -> None:

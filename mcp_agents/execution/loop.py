@@ -100,7 +100,9 @@ class Loop:
         bindings = run.agent.tools if run.requested.tools_enabled else ()
         try:
             principal = await self._gates.caller(space, run)
-            await self._compacting.recall(recorder)
+            await self._compacting.recall(recorder, principal)
+            if run.finished:
+                return
             agents = await self._children.offered(space, bindings)
             async with self._toolsets.open(space, principal, bindings) as toolset:
                 offered = {tool.name: tool for tool in toolset.tools} | {
@@ -244,6 +246,7 @@ class Loop:
             chain=run.requested.chain,
             session_id=run.requested.session.id if run.requested.session else "",
             within=run.within,
+            joined=run.joined,
         )
         self._faults.reach("tool:send")
         outcome = await hands.toolset.call(invocation)

@@ -18,6 +18,7 @@ from mcp_agents.kernel import ids
 from mcp_agents.kernel.clock import Clock
 from mcp_agents.kernel.errors import Fenced, Unavailable
 from mcp_agents.kernel.events import Posted
+from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import TenantSpace
 
 PATIENCE_SECONDS: Final = 30.0
@@ -33,6 +34,13 @@ class Post:
     async def run(self, space: TenantSpace, execution_id: str) -> Run:
         """The run as it stands. Raises `NotFound` (`EXECUTION_UNKNOWN`)."""
         return await self._dispatcher.run(space, execution_id)
+
+    async def may_join(self, space: TenantSpace, principal: Principal, execution_id: str) -> None:
+        """Raises `NotFound` or `Denied` where the run is somebody else's, of a session that this caller may not write:
+        what a run is told is said in its session."""
+        run = await self.run(space, execution_id)
+        if run.within and principal.subject != run.requested.caller.subject:
+            await self._dispatcher.conversations.still_allowed(space, principal, run.within)
 
     async def put(self, space: TenantSpace, execution_id: str, event: Posted, fits: Callable[[Run], object]) -> Run:
         """Returns the run with the event in it. `fits` is asked before each attempt and raises where it does not.

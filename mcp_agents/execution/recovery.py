@@ -109,7 +109,12 @@ class Recovery:
     async def _take_in_ends(self) -> None:
         """What ends that were found may still have to set off, of some of them: whoever ended the run may be lost."""
         for _ in range(min(_ENDS_A_LOOK, len(self._ends))):
-            await self._archive.ended_elsewhere(*self._ends[0])
+            try:
+                await self._archive.ended_elsewhere(*self._ends[0])
+            except AgentsError:
+                raise
+            except Exception:  # the boundary: what one run meets must not end recovery, or be met again at once
+                log.exception("what run %s sets off at its end is left out", self._ends[0][1])
             self._ends.popleft()
 
     async def _looked_at(

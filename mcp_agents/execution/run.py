@@ -292,6 +292,8 @@ class Run:
                 self.last_usage = event.usage
             case ContextCompacted():
                 self.compacted = event
+                if not event.model:  # nothing was bought
+                    return
         self.purchases.append(Spend(event.cost_micro_usd, event.usage.total))
         self.usage += event.usage
         self.cost_micro_usd += event.cost_micro_usd
@@ -403,6 +405,14 @@ class Run:
         """The session whose turn it is, or the run that called it, or one further up; "" for none."""
         asked = self.requested
         return asked.session.id if asked.session else asked.parent.session if asked.parent else ""
+
+    @property
+    def joined(self) -> bool:
+        """Whether somebody other than its caller has told it something, or the run that called it."""
+        caller, parent = self.requested.caller.subject, self.requested.parent
+        answered = (posed.told for posed in self.posed.values() if posed.told and posed.question.kind != "approval")
+        told = {*(event.by for event in self.steered), *(said.by for said in answered)}
+        return bool(told - {caller}) or (parent is not None and parent.joined)
 
     @property
     def finished(self) -> bool:

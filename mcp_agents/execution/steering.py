@@ -21,9 +21,10 @@ STEERS: Final = 100
 async def steer(post: Post, space: TenantSpace, principal: Principal, execution_id: str, message: str) -> ExecutionView:
     """Returns when the message is in the run's log: whoever goes on with the run finds it there.
 
-    Raises `NotFound` (`EXECUTION_UNKNOWN`), `Conflict` (`EXECUTION_FINISHED`), `Exhausted` (`STEERS_EXHAUSTED`),
-    `Unavailable` (`EXECUTION_BUSY`).
+    Raises `NotFound` (`EXECUTION_UNKNOWN`, `SESSION_UNKNOWN`), `Denied` (`SESSION_DENIED`), `Conflict`
+    (`EXECUTION_FINISHED`), `Exhausted` (`STEERS_EXHAUSTED`), `Unavailable` (`EXECUTION_BUSY`).
     """
+    await post.may_join(space, principal, execution_id)
     event = Steered(by=principal.subject, message=message, mark=secrets.token_hex(8))
     return (await post.put(space, execution_id, event, _takes)).view()
 

@@ -95,22 +95,26 @@ class Portion(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Parent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The run that started this one as a tool, its agent, and the call that did it. `session`: whose turn all of it is
-    part of."""
+    part of; `joined`: somebody other than its caller had told it something."""
 
     execution_id: str
     agent_id: str
     effect_id: str
     session: str = ""
+    joined: bool = False
 
 
 class Compact(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a run is to summarize before its turn: the turns in its session's log behind `after`, up to and with `upto`,
-    whose number is `through`, in at most `room` tokens. `alone`: that is all that the run is for."""
+    whose number is `through`, in at most `room` tokens; `last`: no other turn comes after them. With the summary its
+    model is shown the turns behind `shown_after`. `alone`: the summary is all that the run is for."""
 
     after: int
     upto: int
     through: int
     room: int
+    shown_after: int
+    last: bool = False
     alone: bool = False
 
 

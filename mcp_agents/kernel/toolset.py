@@ -41,7 +41,7 @@ class Invocation:
 
     `timeout` is in seconds; `depth` counts the agents above this run and `chain` names them and the run's own, so
     that circles end. `session_id` is the session whose turn the run is, "" for none; `within` that of the run or of one
-    that called it.
+    that called it. `joined`: somebody other than its caller has told the run something.
     """
 
     effect_id: str
@@ -54,6 +54,7 @@ class Invocation:
     chain: tuple[str, ...] = ()
     session_id: str = ""
     within: str = ""
+    joined: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -153,10 +153,12 @@ class SessionBook:
                 raise Conflict("SESSION_STATE", "A closed session is not changed any more.", "Create another session.")
             if len(others) < len(old.pins):
                 return old
-            if len(others) >= PINS or tokens + sum(pin.tokens for pin in others) > old.window.max_tokens:
+            taken = sum(pin.tokens for pin in others) + (old.summary.tokens if old.summary else 0)
+            if len(others) >= PINS or tokens + taken > old.window.max_tokens:
                 raise Invalid(
                     "PINS_EXHAUSTED",
-                    f"A session holds {PINS} pinned texts at most, and no more than its window.",
+                    f"A session holds {PINS} pinned texts at most, and no more of them than its window has room for "
+                    "beside its summary.",
                     "Take one off first.",
                 )
             new = Pin(text=text, tokens=tokens, by=principal.subject, at=self._clock.now())
@@ -171,11 +173,14 @@ class SessionBook:
             raise busy()
         if expected not in (None, found.revision):
             raise _moved_on()
+        # Closed first, so that no turn begins; its head goes last, so that what was broken off can be repeated.
+        closed = msgspec.structs.replace(found.value, state="closed")
         try:
-            await heads(space).delete(session_id, revision=found.revision)
+            revision = await heads(space).update(session_id, value=closed, revision=found.revision)
+            await space.session_log(session_id).erase()
+            await heads(space).delete(session_id, revision=revision)
         except WrongRevision as moved:
             raise _moved_on() from moved
-        await space.session_log(session_id).erase()
 
     async def turns(
         self, space: TenantSpace, session: Session, *, before: int = 0, limit: int = 20, q: str = ""

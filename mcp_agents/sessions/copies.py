@@ -5,27 +5,45 @@ written first and its head last. The file is one JSON document (`Export`), reada
 wrote it on. Above: the surface; below: `book`.
 """
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
+import anyio
 import msgspec
 from msgspec import Struct
 
 from mcp_agents.kernel import ids
 from mcp_agents.kernel.clock import Clock
-from mcp_agents.kernel.errors import Invalid
+from mcp_agents.kernel.errors import AgentsError, Invalid
 from mcp_agents.kernel.messages import Usage
 from mcp_agents.kernel.principal import Principal
 from mcp_agents.kernel.tenancy import TenantSpace, Versioned
 from mcp_agents.kernel.tokens import TokenCounter
 from mcp_agents.sessions.book import METADATA_LIMIT, heads, read
 from mcp_agents.sessions.compaction import HOLDS, LEAD
-from mcp_agents.sessions.record import PIN_LIMIT, PINS, WINDOW_LEAST, WINDOW_MOST, Pin, Session, Turn, Window
+from mcp_agents.sessions.record import (
+    PIN_LIMIT,
+    PINS,
+    WINDOW_LEAST,
+    WINDOW_MOST,
+    Compaction,
+    Pin,
+    Session,
+    Turn,
+    Window,
+)
 from mcp_agents.sessions.window import size
 
 FORMAT: Final = "mcp-agents-session"
 EXPORT_LIMIT: Final = 8 * 1024 * 1024
 """Bytes of a file that is taken in or given out over MCP."""
+_TEXT_MOST: Final = 64 * 1024
+"""Characters of a summary, and of all that it holds."""
+_KEPT_MOST: Final = 2_000
+"""Things of a turn that a summary holds: twice as many as an agent may call tools in one run."""
+_CLEANING_SECONDS: Final = 10
+_NAME_MOST: Final = 400
 _MOST: Final = 10**12
 """No turn takes so many tokens, milliseconds or micro-USD."""
 
@@ -121,9 +139,17 @@ class SessionCopies:
 
     async def _write(self, space: TenantSpace, new: Session, turns: list[Turn]) -> Versioned[Session]:
         log, tip = space.session_log(new.id), 0
-        for turn in turns:
-            tip = await log.append(msgspec.json.encode(turn), expected=tip)
-            new = new.after(turn, tip)
+        try:
+            for turn in turns:
+                tip = await log.append(msgspec.json.encode(turn), expected=tip)
+                new = new.after(turn, tip)
+            return await self._headed(space, new)
+        except BaseException:
+            with anyio.move_on_after(_CLEANING_SECONDS, shield=True), suppress(AgentsError):
+                await log.erase()
+            raise
+
+    async def _headed(self, space: TenantSpace, new: Session) -> Versioned[Session]:
         # What the turns cost was paid once, where they were run.
         new = msgspec.structs.replace(new, last_activity=self._clock.now(), cost_micro_usd=0, usage=Usage())
         return Versioned(new, await heads(space).create(new.id, value=new))
@@ -154,9 +180,28 @@ def _possible(turn: Turn) -> bool:
         turn.at.tzinfo is not None
         and all(0 <= each <= _MOST for each in (*figures, turn.cost_micro_usd, turn.total_ms))
         and all(message.role != "system" for message in turn.messages)
-        and len(turn.kept) <= HOLDS
-        and (made is None or (0 < made.through < turn.number and len(made.holds) <= HOLDS))
+        and len(turn.kept) <= _KEPT_MOST
+        and len(turn.model) <= _NAME_MOST
+        and _paired(turn)
+        and (made is None or (0 < made.through < turn.number and _fits(made)))
     )
+
+
+def _fits(made: Compaction) -> bool:
+    texts = [made.text, made.model, *made.missing, *(part for kept in made.holds for part in (kept.text, kept.about))]
+    return len(made.holds) <= HOLDS and sum(map(len, texts)) <= _TEXT_MOST
+
+
+def _paired(turn: Turn) -> bool:
+    """Whether each call of a whole turn has its result behind it, and each result its call, as providers want it."""
+    called, answered = set[str](), set[str]()
+    for message in turn.messages:
+        called |= {call.call_id for call in message.tool_calls}
+        if message.role == "tool":
+            if message.call_id not in called:
+                return False
+            answered.add(message.call_id)
+    return called == answered or not turn.whole
 
 
 def _no_import(why: str) -> Invalid:

@@ -25,6 +25,8 @@ PIN_LIMIT: Final = 4_000
 VERSION: Final = 2
 """Of heads and turns. 2 added what summaries are made of; whatever is read of an earlier one is as if it had none."""
 _SENTENCE: Final = re.compile(r"(?<=[.!?])\s+")
+QUESTION_LIMIT: Final = 500
+"""Characters of a question that a summary holds word for word."""
 WINDOW_LEAST: Final = 500
 WINDOW_MOST: Final = 2_000_000
 """Tokens that a window may be said to take."""
@@ -114,9 +116,10 @@ class Turn(Struct, frozen=True, kw_only=True):
 
     @property
     def question(self) -> str:
-        """The question that its answer ends with, or ""."""
+        """The question that its answer ends with, or "" (also for one that is too long to be held in a summary)."""
         last = next((each.text for each in reversed(self.messages) if each.role == "assistant"), "").rstrip()
-        return _SENTENCE.split(last)[-1].strip() if last.endswith("?") else ""
+        asked = _SENTENCE.split(last)[-1].strip() if last.endswith("?") else ""
+        return asked if len(asked) <= QUESTION_LIMIT else ""
 
     @property
     def whole(self) -> bool:

@@ -11,12 +11,14 @@ import msgspec
 
 from mcp_agents.kernel.messages import Message
 from mcp_agents.kernel.tokens import TokenCounter
-from mcp_agents.sessions.record import Compaction, Mark, Session
+from mcp_agents.sessions.record import MARKS, REST, Compaction, Mark, Session
 
 LAST: Final = 4
 """So many of the last turns go before all others in a window that chooses by weight."""
 AT_ONCE: Final = 4
 """So many windows full of turns are summarized at once; more would not fit into what a model reads."""
+SUMMARY_LEAST: Final = 100
+"""A summary of fewer tokens would say nothing: none is made where the pins leave no more."""
 _PER_MESSAGE: Final = 4
 """Tokens that a message takes beside its text."""
 
@@ -32,11 +34,14 @@ class Stretch(NamedTuple):
 
 
 class Leaving(NamedTuple):
-    """The turns that become part of the summary: behind `after`, up to and with `upto`, whose number is `through`."""
+    """The turns that become part of the summary: behind `after`, up to and with `upto`, whose number is `through`.
+    `last`: no turn that a model is shown comes after them. `behind` is what is shown with the summary."""
 
     after: int
     upto: int
     through: int
+    last: bool
+    behind: Stretch
 
 
 def summary(session: Session) -> Compaction | None:
@@ -73,25 +78,38 @@ def stretch(session: Session) -> Stretch:
 
 
 def leaving(session: Session, *, wanted: bool = False) -> Leaving | None:
-    """What is to be summarized before the next turn: where the policy is to summarize and not all fits, everything but
-    the last turns that take up half of the room; where it is `wanted`, everything but the last turn. The rest is left
-    for the next time, where it is more than a model reads at once."""
-    marks = _unsummarized(session)
+    """What is to be summarized before the next turn: where the policy is to summarize, and not all fits or the head is
+    about to forget where the first turn is, everything but the last turns that take up half of the room; where it is
+    `wanted`, everything but the last turn. What is more than a model reads at once is left for the next time."""
+    marks, room = _unsummarized(session), summary_room(session)
+    if room < SUMMARY_LEAST:
+        return None
+    whole = [place for place, mark in enumerate(marks) if mark.whole]
     if wanted:
-        stays = 1
+        stays = len(marks) - whole[-1] if whole else 0
     elif session.window.policy != "compacted" or session.turns + 1 < session.compact_from:
         return None
     else:
         made = summary(session)
-        room = session.window.max_tokens - _pinned(session) - (made.tokens if made else 0)
-        if sum(_room(mark) for mark in marks) <= room:
+        free = session.window.max_tokens - _pinned(session) - (made.tokens if made else 0)
+        if len(marks) < MARKS - REST and sum(_room(mark) for mark in marks) <= free:
             return None
-        stays = _fitting(marks, room // 2)
+        stays = min(_fitting(marks, free // 2), MARKS // 2)
     goes = marks[: len(marks) - stays]
-    goes = goes[: max(1, _fitting(goes[::-1], AT_ONCE * session.window.max_tokens))]
-    if not any(mark.whole for mark in goes):
+    if not whole or whole[0] >= len(goes):
         return None
-    return Leaving(goes[0].sequence - 1, goes[-1].sequence, goes[-1].number)
+    goes = goes[: max(whole[0] + 1, _fitting(goes[::-1], AT_ONCE * session.window.max_tokens))]
+    rest = marks[len(goes) :]
+    shown = _fitting(rest, session.window.max_tokens - _pinned(session) - room)
+    behind = rest[len(rest) - shown :]
+    after = behind[0].sequence - 1 if behind else session.tip
+    return Leaving(
+        goes[0].sequence - 1,
+        goes[-1].sequence,
+        goes[-1].number,
+        not any(mark.whole for mark in rest),
+        Stretch(after, session.tip, _pinned(session) + room + sum(_room(mark) for mark in behind)),
+    )
 
 
 def summary_room(session: Session) -> int:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import anyio
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -27,16 +28,19 @@ _ASKED = re.compile(r"What is the ([\w ]+)\?")
 _TOLD = re.compile(r"Record (\w+)\.")
 _FACT = re.compile(r"The [a-z ]+ is [^.\n]+\.")
 _HOLD = re.compile(r"^- (\S+) \(", re.MULTILINE)
-_SEARCH, _RECORD = "builtin__search_session", "counted__record"
+_NOTE = re.compile(r"Remember: (.+)")
+_SEARCH, _RECORD, _REMEMBER = "builtin__search_session", "counted__record", "builtin__remember"
 
 
 @dataclass
 class Recaller:
     """The model; `asked` are the messages of every request, `tokens` how many each was. `summaries` is how it writes
-    them, `summarized` how many it was asked for."""
+    them, `summarized` how many it was asked for. While
+    it `hangs` it does not answer."""
 
     port: int = 0
-    summaries: Literal["good", "forgetful", "empty", "endless"] = "good"
+    summaries: Literal["good", "forgetful", "empty", "endless", "never"] = "good"
+    hangs: bool = False
     summarized: int = 0
     asked: list[list[dict[str, Any]]] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
@@ -54,6 +58,8 @@ class Recaller:
         self.asked.append(messages)
         text = "\n".join(str(message.get("content") or "") for message in messages)
         self.tokens.append(await self.counter.count(MODEL, text))
+        while self.hangs or (self.summaries == "never" and str(messages[0]["content"]).startswith("You summarize")):
+            await anyio.sleep(0.02)
         tools = {tool["function"]["name"] for tool in body.get("tools", ())}
         said = self._said(messages, text, tools)
         written = said if isinstance(said, str) else json.dumps(said)
@@ -71,6 +77,8 @@ class Recaller:
             return known
         if known == UNKNOWN and _SEARCH in tools and (asked := _ASKED.search(prompt)):
             return {"name": _SEARCH, "arguments": json.dumps({"text": f"The {asked[1]} is"})}
+        if _REMEMBER in tools and (note := _NOTE.search(prompt)):
+            return {"name": _REMEMBER, "arguments": json.dumps({"text": note[1], "term": "long"})}
         if _RECORD in tools and (told := _TOLD.search(prompt)):
             return {"name": _RECORD, "arguments": json.dumps({"place": told[1]})}
         return known

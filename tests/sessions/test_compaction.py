@@ -196,3 +196,21 @@ async def test_a_fork_and_an_import_know_the_summary(talk: Talk) -> None:
         assert copy["context"]["summarized_turns"] == here["summarized_turns"] == 2
         assert copy["context"]["window_tokens"] == here["window_tokens"]
     assert before["context"]["summary"] == ""
+
+
+async def test_pins_and_summaries_share_the_window(talk: Talk) -> None:
+    """No pin pushes a summary out, and none is bought where pins leave it no room."""
+    session = await talk.begin(window={"max_tokens": 500})
+    for text in ("The mast is tall.", "The sail is white."):
+        await talk.say(session, text)
+    pin = {"session_id": session, "text": "The crew is hungry. " * 70}
+    assert (await talk.me.call("session_pin", pin)).good
+    asked = talk.model.summarized
+    refused = await talk.me.call("session_compact", {"session_id": session})
+    assert refused.error["code"] == "NOTHING_TO_COMPACT"
+    assert talk.model.summarized == asked
+    assert (await talk.me.call("session_pin", {**pin, "remove": True})).good
+    assert (await talk.me.call("session_compact", {"session_id": session})).good
+    too_much = await talk.me.call("session_pin", {"session_id": session, "text": "The crew is hungry. " * 99})
+    assert too_much.error["code"] == "PINS_EXHAUSTED"
+    assert (await talk.seen(session))["context"]["summary"] == "The mast is tall."

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mcp_agents.kernel.messages import Message, ToolCall, Usage
 from mcp_agents.sessions.record import MARKS, REST, Compaction, Kept, Pin, Policy, Session, Turn, Window
-from mcp_agents.sessions.window import AT_ONCE, LAST, leaving, stretch, summary, summary_room
+from mcp_agents.sessions.window import AT_ONCE, LAST, SUMMARY_LEAST, leaving, stretch, summary, summary_room
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -111,6 +111,7 @@ def test_a_summary_and_what_is_behind_it_fit(session: Session) -> None:
         return
     assert session.window.policy == "compacted"
     assert session.turns + 1 >= session.compact_from
+    assert summary_room(session) >= SUMMARY_LEAST
     first = made.through if made else 0
     leaves = [mark for mark in session.marks if goes.after < mark.sequence <= goes.upto]
     stays = [mark for mark in session.marks if mark.sequence > goes.upto]

@@ -164,7 +164,9 @@ class Remembering:
         return Returned(text=msgspec.json.encode(said).decode(), structured=said)
 
     async def _shared(self, invocation: Invocation) -> bool:
-        """Whether what the run says gets into a session that others than its caller read or write."""
+        """Whether others than its caller tell the run something, or read or write the session it is part of."""
+        if invocation.joined:
+            return True
         if not invocation.within:
             return False
         session = (await self._sessions.get(self._space, self._principal, invocation.within)).value
